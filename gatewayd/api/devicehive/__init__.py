@@ -1,0 +1,1 @@
+"""DeviceHive: WebSocket and the REST that WebSocket clients need."""

@@ -1,0 +1,1 @@
+"""What the gateway does: no wire format, no SQL, no sockets."""

@@ -1,0 +1,229 @@
+"""Logging in, and what bearer tokens may be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from gatewayd.core.access import (
+    ALL_ACTIONS,
+    CLIENT_ACTIONS,
+    DEVICE_ACTIONS,
+    EVERYTHING,
+    Action,
+    Principal,
+)
+from gatewayd.core.configuration import LAST_LOGIN_TIMEOUT, MAX_ATTEMPTS, Configuration
+from gatewayd.core.interfaces import Store
+from gatewayd.core.model import Device, GroupKind, Status, User
+from gatewayd.core.passwords import Passwords
+from gatewayd.core.registry import Registry
+from gatewayd.core.tokens import ACTION_IDS, ANY, NONE, Claims, TokenAuthority
+from gatewayd.core.users import Users
+from gatewayd.errors import Denied, NotFound, Unauthenticated
+
+_CLIENT_IDS = [number for number, action in ACTION_IDS.items() if action in CLIENT_ACTIONS]
+
+
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that somebody asks for on behalf of a user.
+
+    :ivar actions: action ids; None for none at all.
+    :ivar networks: ids or "*"; None says nothing of networks. So types.
+    :ivar expires: of the access token, ms since the epoch; :ivar refresh_expires: likewise.
+    """
+
+    user: int
+    actions: list[int] | None = None
+    networks: list[str] | None = None
+    types: list[str] | None = None
+    expires: int | None = None
+    refresh_expires: int | None = None
+
+
+class Authentication:
+    """Turns credentials into principals, and principals into tokens."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        tokens: TokenAuthority,
+        users: Users,
+        registry: Registry,
+        configuration: Configuration,
+        passwords: Passwords,
+        store: Store,
+        wall: Callable[[], int],
+    ) -> None:
+        self._tokens = tokens
+        self._users = users
+        self._registry = registry
+        self._configuration = configuration
+        self._passwords = passwords
+        self._store = store
+        self._wall = wall
+        self._touching: set[int] = set()
+
+    async def by_token(self, token: str) -> Principal:
+        """Return the principal of an access token.
+
+        :raises Unauthenticated: ``"invalid"`` (also for refresh tokens, plugin tokens and users
+            that are gone or locked), ``"expired"``.
+        """
+        try:
+            claims = self._tokens.verify(token)
+        except Unauthenticated as error:
+            if error.reason == "type":
+                raise Unauthenticated("invalid") from None
+            raise
+        user = None if claims.u is None else await self._users.by_id(claims.u)
+        if user is None or user.status is not Status.ACTIVE:
+            raise Unauthenticated("invalid")
+        principal = Principal(claims.actions(), claims.grant(), user)
+        self._registry.track(principal)
+        self._record_login(user)
+        return principal
+
+    async def by_password(self, login: str, password: str) -> Principal:
+        """Return the principal of a login with everything its role allows."""
+        user = await self._check_password(login, password)
+        principal = Principal(ALL_ACTIONS if user.is_admin else CLIENT_ACTIONS, EVERYTHING, user)
+        self._registry.track(principal)
+        return principal
+
+    async def by_device_key(self, device_id: str, key: str) -> Principal:
+        """Return the principal of a device that proves to be itself.
+
+        :raises Unauthenticated: ``"invalid"``: unknown device, no key, or another one.
+        """
+        device = await self._registry.device(device_id)
+        hashed = None if device is None else await self._store.device_key(device.uid)
+        if device is None or hashed is None or not await self._passwords.verify(key, hashed):
+            raise Unauthenticated("invalid")
+        return Principal(DEVICE_ACTIONS, EVERYTHING, device=device)
+
+    async def set_device_key(self, device: Device, key: str) -> None:
+        """Let a device authenticate with a key from now on; only its hash is kept."""
+        hashed = await self._store.device_key(device.uid)
+        if hashed is None or not await self._passwords.verify(key, hashed):
+            await self._store.set_device_key(device.uid, await self._passwords.hash(key))
+
+    async def login(self, login: str, password: str) -> tuple[str, str]:
+        """Return an access and a refresh token.
+
+        :raises Unauthenticated: ``"unknown login"``, ``"inactive"`` or ``"password"``.
+        """
+        user = await self._check_password(login, password)
+        return self._tokens.pair(self._login_claims(user))
+
+    async def refresh(self, token: str) -> str:
+        """Return a new access token for a refresh token.
+
+        :raises Unauthenticated: ``"invalid"``, ``"type"``, ``"expired"`` or ``"inactive"``.
+        """
+        claims = self._tokens.verify(token, refresh=True)
+        user = None if claims.u is None else await self._users.by_id(claims.u)
+        if user is None or user.status is not Status.ACTIVE:
+            raise Unauthenticated("inactive")
+        self._record_login(user)
+        return self._tokens.access(claims)
+
+    async def create(self, principal: Principal, request: TokenRequest) -> tuple[str, str]:
+        """Return tokens with chosen rights, never with more than the principal has itself.
+
+        :raises NotFound: the user is unknown. :raises Denied: ``"inactive"``: it is locked or
+            disabled; ``"action"``: the token would reach further than the principal.
+        """
+        principal.require(Action.TOKEN_MANAGE)
+        own = principal.user is not None and principal.user.id == request.user
+        if not principal.is_admin and not own:
+            raise Denied
+        user = await self._users.by_id(request.user)
+        if user is None:
+            raise NotFound("user", request.user)
+        if user.status is not Status.ACTIVE:
+            raise Denied("inactive")
+        claims = Claims(
+            e=0, t=1, u=user.id, a=[NONE] if request.actions is None else request.actions,
+            n=_strings(request.networks), dt=_strings(request.types),
+        )  # fmt: skip
+        self._check_width(principal, user, claims)
+        return self._tokens.pair(claims, request.expires, request.refresh_expires)
+
+    def _check_width(self, principal: Principal, user: User, claims: Claims) -> None:
+        """Refuse a token that reaches further than who asks for it. :raises Denied:"""
+        future = Principal(claims.actions(), claims.grant(), user)
+        if not future.actions <= principal.actions and ANY not in (claims.a or ()):
+            raise Denied
+        if ANY in (claims.a or ()) and principal.actions != ALL_ACTIONS:
+            raise Denied
+        for kind in GroupKind:
+            mine, theirs = principal.scope.members(kind), future.scope.members(kind)
+            if mine is not None and (theirs is None or not theirs <= mine):
+                raise Denied
+
+    def for_device(self, principal: Principal, actions: Sequence[Action]) -> tuple[str, str]:
+        """Return tokens of the principal's user that carry only ``actions``."""
+        assert principal.user is not None
+        numbers = [number for number, action in ACTION_IDS.items() if action in actions]
+        claims = Claims(e=0, t=1, u=principal.user.id, a=numbers, n=["*"], dt=["*"])
+        return self._tokens.pair(claims)
+
+    def _login_claims(self, user: User) -> Claims:
+        if user.is_admin:
+            return Claims(e=0, t=1, u=user.id, a=[ANY], n=["*"], dt=["*"])
+        types = ["*"] if user.all_types else [str(number) for number in sorted(user.types)]
+        networks = [str(number) for number in sorted(user.networks)]
+        return Claims(e=0, t=1, u=user.id, a=_CLIENT_IDS, n=_strings(networks), dt=_strings(types))
+
+    async def _check_password(self, login: str, password: str) -> User:
+        user = await self._users.by_login(login)
+        if user is None:
+            # As long as for a known login, so that time does not tell.
+            await self._passwords.hash(password)
+            raise Unauthenticated("unknown login", login)
+        if user.status is not Status.ACTIVE:
+            raise Unauthenticated("inactive")
+        if not await self._passwords.verify(password, user.password):
+            await self._count_failure(user.id)
+            raise Unauthenticated("password")
+        if user.attempts:
+            await self._users.note_login(user.id, attempts=0)
+        self._record_login(user)
+        return user
+
+    async def _count_failure(self, user_id: int) -> None:
+        most = await self._configuration.number(MAX_ATTEMPTS)
+        user = await self._users.count_attempt(user_id, most)
+        if user is not None and user.status is Status.LOCKED:
+            self.log.warn("user {id} is locked after {n} wrong passwords", id=user_id, n=most)
+
+    def _record_login(self, user: User) -> None:
+        """Record the login in the background, unless the last one was a moment ago."""
+        if user.id in self._touching:
+            return
+        self._touching.add(user.id)
+        Deferred.fromCoroutine(self._touch(user)).addErrback(
+            lambda failure: self.log.warn(
+                "login not recorded: {error}", error=failure.getErrorMessage()
+            )
+        )
+
+    async def _touch(self, user: User) -> None:
+        try:
+            now = self._wall()
+            if user.last_login is not None:
+                pause = await self._configuration.number(LAST_LOGIN_TIMEOUT)
+                if now - user.last_login <= pause:
+                    return
+            await self._users.note_login(user.id, last_login=now)
+        finally:
+            self._touching.discard(user.id)
+
+
+def _strings(values: list[str] | None) -> list[str | int] | None:
+    return None if values is None else list(values)

@@ -1,0 +1,202 @@
+"""Commands: what devices are asked to do, and what they answer."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.core.access import Action, Principal
+from gatewayd.core.interfaces import Store
+from gatewayd.core.model import (
+    Command,
+    CommandChange,
+    CommandDraft,
+    Delivery,
+    Device,
+    Entry,
+    Event,
+    Kind,
+    message_seq,
+)
+from gatewayd.core.queries import Filter, Listing, Pending
+from gatewayd.core.timeline import Sink, Subscription, Timeline
+from gatewayd.errors import NotFound
+
+#: So many commands that wait for a device are read at a time.
+_PAGE = 500
+
+
+class Courier:
+    """Delivers a device's commands to one attached socket, and keeps track of how far they came.
+
+    A command counts as pushed once it was written to the socket, and as confirmed once the socket
+    answered a ping that was sent after it. One that was answered needs neither.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Store, stream: int, sink: Sink) -> None:
+        self._store = store
+        self._stream = stream
+        self._sink = sink
+        self._pushed: list[int] = []
+        self._unconfirmed: list[int] = []
+        self._pinged = 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether the socket takes more."""
+        return self._sink.writable
+
+    def when_writable(self) -> Deferred[None]:
+        """Fire when the socket takes more."""
+        return self._sink.when_writable()
+
+    def broken(self) -> None:
+        """Pass on that events were lost."""
+        self._sink.broken()
+
+    def deliver(self, event: Event) -> None:
+        """Pass a command on."""
+        self._sink.deliver(event)
+        if event.kind is Kind.COMMAND:
+            if not self._pushed:
+                # Everything that is pushed before the first mark is on its way shares the next.
+                self._mark([event.seq], Delivery.PUSHED)
+            self._pushed.append(event.seq)
+            self._unconfirmed.append(event.seq)
+
+    def pinging(self) -> None:
+        """Know that a ping leaves after all that was delivered so far."""
+        self._pinged = len(self._unconfirmed)
+
+    def ponged(self) -> None:
+        """Know that the ping was answered."""
+        arrived = self._unconfirmed[: self._pinged]
+        del self._unconfirmed[: self._pinged]
+        self._pinged = 0
+        if arrived:
+            self._mark(arrived, Delivery.CONFIRMED)
+
+    def _mark(self, seqs: Sequence[int], delivery: Delivery) -> None:
+        self._store.mark(self._stream, seqs, delivery).addCallbacks(
+            lambda _: self._marked(seqs, delivery),
+            lambda failure: self.log.warn(
+                "deliveries not recorded: {error}", error=failure.getErrorMessage()
+            ),
+        )
+
+    def _marked(self, seqs: Sequence[int], delivery: Delivery) -> None:
+        if delivery is Delivery.PUSHED:
+            del self._pushed[: len(seqs)]
+            if self._pushed:
+                self._mark(list(self._pushed), Delivery.PUSHED)
+
+
+class Commands:
+    """Records, updates, finds and delivers commands."""
+
+    def __init__(self, store: Store, timeline: Timeline) -> None:
+        self._store = store
+        self._timeline = timeline
+
+    def insert(
+        self,
+        principal: Principal,
+        device: Device,
+        name: str,
+        draft: CommandDraft,
+        *,
+        stamp: int | None = None,
+        key: str | None = None,
+    ) -> Deferred[Event]:
+        """Record a command; fires after it is on disk, when its delivery begins too.
+
+        :raises Denied: (at once) the permission is missing. :raises Unavailable: :raises NotFound:
+        """
+        principal.require(Action.COMMAND_SEND)
+        entry = Entry(
+            device=device, kind=Kind.COMMAND, name=name, command=draft, stamp=stamp, key=key
+        )
+        return self._timeline.append(entry)
+
+    def update(
+        self,
+        principal: Principal,
+        device: Device,
+        public_id: int,
+        status: str | None,
+        result: bytes | None,
+        *,
+        epoch: int | None = None,
+    ) -> Deferred[Event]:
+        """Record a command's answer; None leaves the old value.
+
+        :raises Denied: (at once) the permission is missing.
+        :raises NotFound: there is no such command.
+        """
+        principal.require(Action.COMMAND_UPDATE)
+        change = CommandChange(
+            device=device, seq=message_seq(device.uid, public_id), status=status, result=result,
+            epoch=epoch,
+        )  # fmt: skip
+        done = self._store.update_command(change)
+        return done.addErrback(self._by_public_id, public_id)
+
+    @staticmethod
+    def _by_public_id(failure: Failure, public_id: int) -> Failure:
+        """Let the error name the id that the caller knows."""
+        if isinstance(failure.value, NotFound) and failure.value.kind == "command":
+            raise NotFound("command", public_id)
+        return failure
+
+    async def get(self, principal: Principal, device: Device, public_id: int) -> Command:
+        """Return a command by its public id. :raises NotFound:"""
+        principal.require(Action.COMMAND_READ)
+        command = await self._store.command(device, message_seq(device.uid, public_id))
+        if command is None:
+            raise NotFound("command", public_id)
+        return command
+
+    async def list(self, principal: Principal, listing: Listing) -> builtins.list[Command]:
+        """List the commands of a device that the principal was admitted to."""
+        principal.require(Action.COMMAND_READ)
+        return await self._store.commands(listing)
+
+    def attach(
+        self, principal: Principal, device: Device, names: frozenset[str] | None, sink: Sink
+    ) -> tuple[Subscription, Courier]:
+        """Begin to deliver a device's commands to its socket; :meth:`deliver` starts it."""
+        principal.require(Action.COMMAND_READ)
+        wanted = Filter(kinds=frozenset({Kind.COMMAND}), stream=device.uid, names=names)
+        courier = Courier(self._store, device.uid, sink)
+        return self._timeline.subscribe(wanted, principal, courier), courier
+
+    async def deliver(
+        self, subscription: Subscription, since: int | None, limit: int | None = None
+    ) -> None:
+        """Deliver what waits for the device, then what the log has after ``since``, then live.
+
+        Without ``since``, everything counts as waiting that the device has not confirmed; with
+        it, the device knows what it has had, and only what was never pushed is added.
+        """
+        wanted = subscription.filter
+        assert wanted.stream is not None
+        until = self._timeline.now() if since is None else since
+        waiting: builtins.list[Event] = []
+        while True:
+            page = await self._store.pending(
+                Pending(
+                    stream=wanted.stream, names=wanted.names, now=self._timeline.now(),
+                    until=until, pushed=since is None, after=waiting[-1].seq if waiting else 0,
+                    limit=_PAGE,
+                )
+            )  # fmt: skip
+            waiting += page
+            if len(page) < _PAGE:
+                break
+        await subscription.catch_up(until, waiting, limit)

@@ -1,0 +1,55 @@
+"""Named values that administrators keep in the gateway."""
+
+from __future__ import annotations
+
+from gatewayd.core.access import Action, Principal
+from gatewayd.core.interfaces import Store
+from gatewayd.core.model import Setting
+from gatewayd.errors import Invalid, NotFound
+
+NAME_LENGTH = 32
+VALUE_LENGTH = 128
+#: How many wrong passwords in a row lock a user.
+MAX_ATTEMPTS = "user.login.maxAttempts"
+#: How old (ms) a user's last login must be before a new one is recorded.
+LAST_LOGIN_TIMEOUT = "user.login.lastTimeout"
+DEFAULTS = {LAST_LOGIN_TIMEOUT: "1000", MAX_ATTEMPTS: "10"}
+
+
+class Configuration:
+    """The named values."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def get(self, principal: Principal, name: str) -> Setting:
+        """Return a value. :raises NotFound:"""
+        principal.require(Action.CONFIGURATION_MANAGE)
+        setting = await self._store.setting(name)
+        if setting is None:
+            raise NotFound("configuration", name)
+        return setting
+
+    async def put(self, principal: Principal, name: str, value: str | None) -> Setting:
+        """Keep a value. :raises Invalid: a name or value of the wrong length."""
+        principal.require(Action.CONFIGURATION_MANAGE)
+        if not 1 <= len(name) <= NAME_LENGTH:
+            raise Invalid("configuration", "name", name, "length")
+        if value is None:
+            raise Invalid("configuration", "value", None, "required")
+        if not 1 <= len(value) <= VALUE_LENGTH:
+            raise Invalid("configuration", "value", value, "length")
+        return await self._store.put_setting(name, value)
+
+    async def delete(self, principal: Principal, name: str) -> None:
+        """Forget a value. :raises NotFound:"""
+        principal.require(Action.CONFIGURATION_MANAGE)
+        if not await self._store.delete_setting(name):
+            raise NotFound("configuration", name)
+
+    async def number(self, name: str) -> int:
+        """Return a value that is a number, or its default when it is missing or no number."""
+        setting = await self._store.setting(name)
+        if setting is None or not setting.value.isdecimal():
+            return int(DEFAULTS[name])
+        return int(setting.value)

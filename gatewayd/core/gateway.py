@@ -1,0 +1,94 @@
+"""The domain, put together: what every API is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from gatewayd.core.authentication import Authentication
+from gatewayd.core.commands import Commands
+from gatewayd.core.configuration import Configuration
+from gatewayd.core.devices import Devices
+from gatewayd.core.groups import Groups
+from gatewayd.core.interfaces import Store
+from gatewayd.core.model import GroupKind
+from gatewayd.core.notifications import Notifications
+from gatewayd.core.passwords import Passwords, RunInThread
+from gatewayd.core.presence import Presence
+from gatewayd.core.registry import Registry
+from gatewayd.core.timeline import Timeline
+from gatewayd.core.tokens import TokenAuthority
+from gatewayd.core.users import Users
+
+_SWEEP_EVERY = 60.0
+_SWEEP_ROWS = 2000
+
+
+class Core:
+    """Everything the gateway does, behind no API in particular.
+
+    :param wall: the time of day in ms.
+    :param clock: for timers.
+    :param retention: ms for which events and commands are kept.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        tokens: TokenAuthority,
+        run_in_thread: RunInThread,
+        wall: Callable[[], int],
+        clock: IReactorTime,
+        retention: int,
+    ) -> None:
+        self.store = store
+        self.wall = wall
+        self.registry = Registry(store)
+        self.timeline = Timeline(store, wall)
+        self.presence = Presence(self.timeline)
+        self.devices = Devices(store, self.registry, self.timeline)
+        self.devices.deleted.append(self.presence.forget)
+        self.networks = Groups(GroupKind.NETWORK, store, self.registry, self.devices)
+        self.types = Groups(GroupKind.DEVICE_TYPE, store, self.registry, self.devices)
+        self.notifications = Notifications(store, self.timeline)
+        self.commands = Commands(store, self.timeline)
+        self.configuration = Configuration(store)
+        self.passwords = Passwords(run_in_thread)
+        self.users = Users(store, self.registry, self.passwords)
+        self.authentication = Authentication(
+            tokens, self.users, self.registry, self.configuration, self.passwords, store, wall
+        )
+        self._retention = retention
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = clock
+
+    def groups(self, kind: GroupKind) -> Groups:
+        """Return the networks or the device types."""
+        return self.networks if kind is GroupKind.NETWORK else self.types
+
+    def start(self) -> None:
+        """Begin to drop what is older than the retention."""
+        self._sweeper.start(_SWEEP_EVERY, now=True)
+
+    def stop(self) -> None:
+        """Stop the timers."""
+        if self._sweeper.running:
+            self._sweeper.stop()
+
+    def _sweep(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._sweep_all())
+
+    async def _sweep_all(self) -> None:
+        """Drop everything that is too old, a piece at a time so that writers are not held up."""
+        try:
+            while await self.store.sweep(self.wall() - self._retention, _SWEEP_ROWS):
+                if not self._sweeper.running:
+                    return
+        except Exception as error:
+            self.log.warn("retention could not run: {error}", error=str(error))

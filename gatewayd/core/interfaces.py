@@ -1,0 +1,174 @@
+"""The seam between the core and what keeps its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from gatewayd.core.model import (
+    Command,
+    CommandChange,
+    Delivery,
+    Device,
+    Entry,
+    Event,
+    Group,
+    GroupKind,
+    Setting,
+    User,
+)
+from gatewayd.core.queries import (
+    DeviceQuery,
+    GroupQuery,
+    Listing,
+    Page,
+    Pending,
+    Replay,
+    UserQuery,
+)
+
+#: Called with every batch of events that was committed, in commit order.
+Observer = Callable[[Sequence[Event]], None]
+
+
+class Log(Protocol):
+    """The timelines of all devices."""
+
+    def append(self, entry: Entry) -> Deferred[Event]:
+        """Append an entry; fires after it is on disk.
+
+        :raises NotFound: the device is gone. :raises Superseded: its epoch is over.
+        :raises Unavailable: it could not be kept.
+        """
+
+    def update_command(self, change: CommandChange) -> Deferred[Event]:
+        """Update a command and append the update; fires after both are on disk.
+
+        :raises NotFound: no such command.
+        """
+
+    def observe(self, observer: Observer) -> None:
+        """Call ``observer`` after each commit, when the writers have had their answers."""
+
+    def read(self, replay: Replay) -> Deferred[Page]:
+        """Return the next page of a walk through the log, oldest first."""
+
+    def horizon(self) -> Deferred[int]:
+        """Return the ms up to which retention has dropped events; 0 when nothing was."""
+
+    def notifications(self, listing: Listing) -> Deferred[list[Event]]:
+        """List the notifications of a device."""
+
+    def notification(self, device: Device, seq: int) -> Deferred[Event | None]:
+        """Return one notification."""
+
+    def commands(self, listing: Listing) -> Deferred[list[Command]]:
+        """List the commands of a device."""
+
+    def command(self, device: Device, seq: int) -> Deferred[Command | None]:
+        """Return one command."""
+
+    def pending(self, query: Pending) -> Deferred[list[Event]]:
+        """Return the insertions of the commands that wait for their device, oldest first."""
+
+    def mark(self, stream: int, seqs: Sequence[int], delivery: Delivery) -> Deferred[None]:
+        """Record how far commands have come; never moves one back."""
+
+    def sweep(self, before: int, limit: int) -> Deferred[int]:
+        """Drop up to ``limit`` rows older than ``before`` (ms); fires with how many went."""
+
+
+class Directory(Protocol):
+    """Devices, networks, device types, users and named settings."""
+
+    def device(self, device_id: str) -> Deferred[Device | None]:
+        """Return the device whose id is that, ignoring case."""
+
+    def save_device(self, device: Device) -> Deferred[Device]:
+        """Insert (``uid`` 0) or update a device; fires with it as it is stored.
+
+        :raises Invalid: its network or type does not exist.
+        """
+
+    def delete_device(self, uid: int) -> Deferred[bool]:
+        """Delete a device with its timeline; fires with whether there was one."""
+
+    def device_key(self, uid: int) -> Deferred[str | None]:
+        """Return the hash of the key with which a device authenticates."""
+
+    def set_device_key(self, uid: int, hashed: str) -> Deferred[None]:
+        """Keep the hash of a device's key. :raises NotFound: the device is gone."""
+
+    def devices(self, query: DeviceQuery) -> Deferred[list[Device]]:
+        """List devices."""
+
+    def count_devices(self, query: DeviceQuery) -> Deferred[int]:
+        """Count devices."""
+
+    def group(self, kind: GroupKind, group_id: int) -> Deferred[Group | None]:
+        """Return a network or device type."""
+
+    def groups(self, kind: GroupKind, query: GroupQuery) -> Deferred[list[Group]]:
+        """List networks or device types."""
+
+    def count_groups(self, kind: GroupKind, query: GroupQuery) -> Deferred[int]:
+        """Count networks or device types."""
+
+    def insert_group(self, kind: GroupKind, name: str, description: str | None) -> Deferred[Group]:
+        """Insert a network or device type. :raises Duplicate: the name is taken."""
+
+    def update_group(self, kind: GroupKind, group: Group) -> Deferred[None]:
+        """Update it. :raises NotFound: :raises Duplicate: the name is taken."""
+
+    def delete_group(self, kind: GroupKind, group_id: int, force: bool) -> Deferred[list[Device]]:
+        """Delete it, with ``force`` also its devices, which it fires with.
+
+        :raises NotFound: :raises NotEmpty: it has devices and ``force`` is not set.
+        """
+
+    def user(self, user_id: int) -> Deferred[User | None]:
+        """Return a user."""
+
+    def user_by_login(self, login: str) -> Deferred[User | None]:
+        """Return the user with that login."""
+
+    def users(self, query: UserQuery) -> Deferred[list[User]]:
+        """List users."""
+
+    def count_users(self, query: UserQuery) -> Deferred[int]:
+        """Count users."""
+
+    def save_user(self, user: User) -> Deferred[User]:
+        """Insert (``id`` 0) or update a user with its networks and types; fires with it.
+
+        :raises Duplicate: the login is taken. :raises NotFound: it is gone, or a network or
+        device type of it is.
+        """
+
+    def delete_user(self, user_id: int) -> Deferred[bool]:
+        """Delete a user; fires with whether there was one."""
+
+    def setting(self, name: str) -> Deferred[Setting | None]:
+        """Return a named setting."""
+
+    def put_setting(self, name: str, value: str) -> Deferred[Setting]:
+        """Insert or replace a named setting."""
+
+    def delete_setting(self, name: str) -> Deferred[bool]:
+        """Delete a named setting; fires with whether there was one."""
+
+
+class Store(Log, Directory, Protocol):
+    """Everything that is kept. One driver is one implementation of this."""
+
+    def start(self) -> Deferred[Any]:
+        """Open the store; migrate its schema. :raises ConfigError: it cannot be used."""
+
+    def stop(self) -> Deferred[Any]:
+        """Finish every write that was accepted, then close."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write succeeded."""

@@ -1,0 +1,253 @@
+"""The nouns of the gateway: values that pass between an API, the core and a store."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import msgspec
+
+# Message ids on the wire are positive 31-bit integers. They are a bijection of the sequence
+# number, different for each device, so that an id is unique within its device for 2**31 - 2
+# messages, looks random across devices, and is looked up by the log's own key.
+_PRIME = 2**31 - 1
+_STEP = 1_103_515_245
+_STEP_INVERSE = pow(_STEP, -1, _PRIME)
+_SPREAD = 1_812_433_253
+
+
+def message_id(stream: int, seq: int) -> int:
+    """Return the public id (1 .. 2**31 - 1) of message ``seq`` of device ``stream``."""
+    return 1 + (seq * _STEP + stream * _SPREAD) % _PRIME
+
+
+def message_seq(stream: int, public_id: int) -> int:
+    """Return the sequence number behind a public id; 0 when no message can have that id."""
+    if not 0 < public_id <= _PRIME:
+        return 0
+    return (public_id - 1 - stream * _SPREAD) * _STEP_INVERSE % _PRIME
+
+
+class Kind(IntEnum):
+    """What an event of a timeline is."""
+
+    NOTIFICATION = 1
+    COMMAND = 2
+    COMMAND_UPDATE = 3
+    ATTACHED = 4
+    DETACHED = 5
+
+
+class Delivery(IntEnum):
+    """How far a command has come on its way to a device."""
+
+    NEVER = 0
+    #: written to an attached socket, not known to have arrived
+    PUSHED = 1
+    #: the device's WebSocket answered a ping that was sent after it
+    CONFIRMED = 2
+
+
+class GroupKind(StrEnum):
+    """Networks and device types are the same thing under two names: named sets of devices."""
+
+    NETWORK = "network"
+    DEVICE_TYPE = "device type"
+
+
+class Role(IntEnum):
+    """A user's role; the numbers are DeviceHive's."""
+
+    ADMIN = 0
+    CLIENT = 1
+
+
+class Status(IntEnum):
+    """A user's status; the numbers are DeviceHive's."""
+
+    ACTIVE = 0
+    LOCKED = 1
+    DISABLED = 2
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device.
+
+    :ivar uid: the store's own number; never used again after the device is deleted, it also
+        names the device's timeline.
+    :ivar id: the public id, as it was first written; ids that differ in case only are one device.
+    :ivar data: a JSON object, verbatim.
+    """
+
+    uid: int
+    id: str
+    name: str
+    network: int
+    type: int
+    data: bytes | None = None
+    blocked: bool = False
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A network or a device type."""
+
+    id: int
+    name: str
+    description: str | None = None
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """A user account.
+
+    :ivar password: the password's hash in PHC form, never the password.
+    :ivar last_login: ms since the epoch.
+    :ivar attempts: failed logins since the last good one.
+    :ivar all_types: whether every device type is open to the user.
+    """
+
+    id: int
+    login: str
+    role: Role
+    status: Status = Status.ACTIVE
+    password: str = ""
+    last_login: int | None = None
+    attempts: int = 0
+    data: bytes | None = None
+    intro_reviewed: bool = False
+    all_types: bool = True
+    networks: frozenset[int] = frozenset()
+    types: frozenset[int] = frozenset()
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the role is administrator."""
+        return self.role is Role.ADMIN
+
+    def __repr__(self) -> str:
+        return f"User(id={self.id}, login={self.login!r})"
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """A named value that administrators keep in the gateway."""
+
+    id: int
+    name: str
+    value: str
+    version: int = 0
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command and how far it has come.
+
+    :ivar seq: the sequence number of its insertion in the device's timeline.
+    :ivar ts: when the gateway took it, ms since the epoch.
+    :ivar stamp: the time that it shows: the sender's, never later than ``ts``.
+    :ivar lifetime: seconds after ``ts`` in which it may be delivered; None for ever.
+    :ivar changed: whether it was ever updated.
+    """
+
+    stream: int
+    seq: int
+    device: str
+    name: str
+    network: int
+    type: int
+    ts: int
+    stamp: int
+    updated: int
+    user: int | None = None
+    parameters: bytes | None = None
+    lifetime: int | None = None
+    status: str | None = None
+    result: bytes | None = None
+    changed: bool = False
+
+    @property
+    def id(self) -> int:
+        """The public id."""
+        return message_id(self.stream, self.seq)
+
+    def expired(self, now: int) -> bool:
+        """Whether its lifetime is over at ``now`` (ms)."""
+        return self.lifetime is not None and self.ts + self.lifetime * 1000 <= now
+
+
+class CommandDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sender says of a new command."""
+
+    user: int | None = None
+    parameters: bytes | None = None
+    lifetime: int | None = None
+    status: str | None = None
+    result: bytes | None = None
+
+
+class CommandChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's answer to a command; a None field leaves the old value."""
+
+    device: Device
+    seq: int
+    status: str | None = None
+    result: bytes | None = None
+    epoch: int | None = None
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a writer asks to be appended to a device's timeline.
+
+    :ivar stamp: the sender's own time in ms, if it gave one.
+    :ivar key: idempotency key; a second entry with the same key returns the first one's event.
+    :ivar epoch: the writer's attachment epoch; refused when a newer exclusive one exists.
+    :ivar exclusive: for ATTACHED: begins a new epoch.
+    """
+
+    device: Device
+    kind: Kind
+    name: str = ""
+    body: bytes | None = None
+    stamp: int | None = None
+    command: CommandDraft | None = None
+    key: str | None = None
+    epoch: int | None = None
+    exclusive: bool = False
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds in memory."""
+        size = 256 + len(self.body or b"")
+        if self.command is not None:
+            size += len(self.command.parameters or b"") + len(self.command.result or b"")
+        return size
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """One entry of a timeline, as it was recorded.
+
+    :ivar seq: 1, 2, 3, ... per device, without a gap, in commit order.
+    :ivar ts: ms since the epoch, strictly increasing per device.
+    :ivar position: grows in commit order over all devices of a store, for as long as it is open.
+    :ivar epoch: the device's attachment epoch.
+    :ivar command: for COMMAND and COMMAND_UPDATE.
+    :ivar memo: encodings of this event, one per API, so that it is encoded once and not once
+        per subscriber.
+    """
+
+    stream: int
+    seq: int
+    ts: int
+    stamp: int
+    kind: Kind
+    name: str
+    device: str
+    network: int
+    type: int
+    position: int
+    body: bytes | None = None
+    epoch: int = 0
+    command: Command | None = None
+    memo: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def id(self) -> int:
+        """The public id."""
+        return message_id(self.stream, self.seq)

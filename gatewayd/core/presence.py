@@ -1,0 +1,95 @@
+"""Which devices are attached, through what, since when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from gatewayd.core.model import Device, Entry, Event, Kind
+from gatewayd.core.timeline import Timeline
+
+
+class Attachment:
+    """A live socket of a device.
+
+    :ivar epoch: for an exclusive attachment the number of its reign; a writer with an older one
+        is refused. None for attachments that share.
+    :ivar since: ms since the epoch.
+    """
+
+    __slots__ = ("device", "epoch", "protocol", "since", "superseded")
+
+    def __init__(self, device: Device, protocol: str, superseded: Callable[[], None]) -> None:
+        self.device = device
+        self.protocol = protocol
+        self.superseded = superseded
+        self.epoch: int | None = None
+        self.since = 0
+
+
+class Presence:
+    """All attachments; every coming and going is an event in the device's timeline."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._attached: dict[int, list[Attachment]] = {}
+
+    def of(self, device: Device) -> list[Attachment]:
+        """Return the attachments of a device, oldest first; none means not connected."""
+        return list(self._attached.get(device.uid, ()))
+
+    def share(self, device: Device, protocol: str) -> Attachment:
+        """Attach a socket that tolerates others of the same device."""
+        attachment = Attachment(device, protocol, lambda: None)
+        attachment.since = self._timeline.now()
+        self._add(attachment)
+        self._timeline.note(self._entry(attachment, Kind.ATTACHED))
+        return attachment
+
+    def take_over(
+        self, device: Device, protocol: str, superseded: Callable[[], None]
+    ) -> Deferred[Attachment]:
+        """Attach the one socket that speaks for a device; fires when its epoch has begun.
+
+        The one before is told by its ``superseded`` to close, and can no longer write.
+        """
+        attachment = Attachment(device, protocol, superseded)
+        entry = self._entry(attachment, Kind.ATTACHED, exclusive=True)
+        return self._timeline.append(entry).addCallback(self._taken, attachment)
+
+    def _taken(self, event: Event, attachment: Attachment) -> Attachment:
+        attachment.epoch = event.epoch
+        attachment.since = event.ts
+        for older in self.of(attachment.device):
+            if older.epoch is not None and older.epoch < event.epoch:
+                self.detach(older)
+                older.superseded()
+        self._add(attachment)
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """Know that a socket is gone; a second call does nothing."""
+        members = self._attached.get(attachment.device.uid, [])
+        if attachment in members:
+            members.remove(attachment)
+            if not members:
+                del self._attached[attachment.device.uid]
+            self._timeline.note(self._entry(attachment, Kind.DETACHED))
+
+    def forget(self, device: Device) -> None:
+        """Drop the attachments of a device that is deleted."""
+        for attachment in self._attached.pop(device.uid, []):
+            attachment.superseded()
+
+    def _add(self, attachment: Attachment) -> None:
+        self._attached.setdefault(attachment.device.uid, []).append(attachment)
+
+    @staticmethod
+    def _entry(attachment: Attachment, kind: Kind, exclusive: bool = False) -> Entry:
+        body = msgspec.json.encode({"protocol": attachment.protocol})
+        return Entry(
+            device=attachment.device, kind=kind, name=attachment.protocol, body=body,
+            exclusive=exclusive,
+        )  # fmt: skip

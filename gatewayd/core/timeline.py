@@ -1,0 +1,214 @@
+"""Timelines: what happened to each device, in one order, live and replayed without a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from gatewayd.core.access import Scope
+from gatewayd.core.fanout import Fanout
+from gatewayd.core.interfaces import Log
+from gatewayd.core.model import Entry, Event
+from gatewayd.core.queries import Filter, Page, Replay
+
+#: How much may arrive live during one read of the log before the log is read once more instead.
+_TAIL_EVENTS = 256
+_TAIL_BYTES = 256 * 1024
+
+
+class Sink(Protocol):
+    """Where a subscription's events go: an API's session."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it takes events without queueing them."""
+
+    def when_writable(self) -> Deferred[None]:
+        """Fire when it takes events again, or is gone."""
+
+    def deliver(self, event: Event) -> None:
+        """Take an event."""
+
+    def broken(self) -> None:
+        """Know that events were lost on the way; the only honest answer is to disconnect."""
+
+
+class Follower(Protocol):
+    """Whose rights a subscription has: a principal."""
+
+    scope: Scope
+
+
+class Subscription:
+    """One subscriber's view of the timelines: first the log, then live, each event once.
+
+    While the log is read, live events wait in a short tail; when that overflows, the log is read
+    again instead. An event's position tells whether the reader has had it.
+    """
+
+    log = Logger()
+
+    def __init__(self, timeline: Timeline, wanted: Filter, follower: Follower, sink: Sink) -> None:
+        self.filter = wanted
+        self.closed = False
+        self._timeline = timeline
+        self._follower = follower
+        self._sink = sink
+        self._live = False
+        self._position = timeline.position
+        self._tail: list[Event] = []
+        self._tail_bytes = 0
+
+    def offer(self, event: Event) -> None:
+        """Take a live event."""
+        if self._live:
+            if event.position > self._position:
+                self._deliver(event)
+        elif len(self._tail) <= _TAIL_EVENTS and self._tail_bytes <= _TAIL_BYTES:
+            self._tail.append(event)
+            self._tail_bytes += len(event.body or b"")
+
+    def close(self) -> None:
+        """End it; nothing is delivered any more."""
+        if not self.closed:
+            self.closed = True
+            self._tail.clear()
+            self._timeline.forget(self)
+
+    def go_live(self) -> None:
+        """Deliver what comes from now on."""
+        self._live = True
+
+    async def catch_up(
+        self, since: int, first: Sequence[Event] = (), limit: int | None = None
+    ) -> None:
+        """Deliver ``first``, then the log after ``since`` (ms), then go live.
+
+        :param limit: of what was in the log when the subscription began, only the oldest so many.
+        """
+        try:
+            for event in first:
+                self._send(event)
+            await self._read_log(since, limit)
+        except Exception:
+            # Live events without the log before them would be a silent gap.
+            self.log.failure("a replay failed")
+            if not self.closed:
+                self.close()
+                self._sink.broken()
+
+    async def _read_log(self, since: int, limit: int | None) -> None:
+        cursor = None
+        began = self._position
+        self._position = 0
+        while not self.closed:
+            self._tail = []
+            self._tail_bytes = 0
+            page = await self._timeline.read(self.filter, since, cursor)
+            cursor = page.cursor
+            for event in page.events:
+                if limit is not None and event.position <= began:
+                    if limit == 0:
+                        continue
+                    limit -= 1
+                self._deliver(event)
+            if not self._sink.writable:
+                await self._sink.when_writable()
+            if page.complete and not self._overflowed():
+                break
+        for event in self._tail:
+            if event.position > self._position:
+                self._deliver(event)
+        self._tail = []
+        self._live = True
+
+    def _overflowed(self) -> bool:
+        return len(self._tail) > _TAIL_EVENTS or self._tail_bytes > _TAIL_BYTES
+
+    def _deliver(self, event: Event) -> None:
+        self._position = event.position
+        self._send(event)
+
+    def _send(self, event: Event) -> None:
+        # The scope is the one of now: who loses a network loses its events at once.
+        scope = self._follower.scope
+        if not self.closed and (
+            scope.reaches(event.network, event.type) and scope.stream in (None, event.stream)
+        ):
+            self._sink.deliver(event)
+
+
+class Timeline:
+    """Appends to the timelines, and lets subscribers follow them.
+
+    :param wall: the time of day in ms.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Log, wall: Callable[[], int]) -> None:
+        self._store = store
+        self._wall = wall
+        self._fanout = Fanout()
+        self._latest = 0
+        #: the position of the last event that was published
+        self.position = 0
+        store.observe(self._committed)
+
+    def now(self) -> int:
+        """Return a time (ms) that no event already published is later than."""
+        return max(self._wall(), self._latest)
+
+    def append(self, entry: Entry) -> Deferred[Event]:
+        """Append an entry; fires after it is on disk. See :meth:`Log.append`."""
+        return self._store.append(entry)
+
+    def note(self, entry: Entry) -> None:
+        """Append what nobody waits for; a failure is logged."""
+        self._store.append(entry).addErrback(
+            lambda failure: self.log.warn(
+                "not recorded: {name} of {device}: {error}",
+                name=entry.kind.name,
+                device=entry.device.id,
+                error=failure.getErrorMessage(),
+            )
+        )
+
+    def subscribe(self, wanted: Filter, follower: Follower, sink: Sink) -> Subscription:
+        """Begin a subscription; it delivers nothing until told to go live or to catch up."""
+        subscription = Subscription(self, wanted, follower, sink)
+        self._fanout.add(subscription)
+        return subscription
+
+    def forget(self, subscription: Subscription) -> None:
+        """Stop offering events to a subscription."""
+        self._fanout.remove(subscription)
+
+    def drop(self, stream: int) -> None:
+        """Forget the subscriptions to a device that is deleted."""
+        self._fanout.drop_stream(stream)
+
+    def read(self, wanted: Filter, since: int, cursor: int | None) -> Deferred[Page]:
+        """Read the next page of the log."""
+        return self._store.read(Replay(filter=wanted, since=since, now=self._wall(), cursor=cursor))
+
+    async def warn_of_horizon(self, since: int) -> None:
+        """Say in the log when a replay asks for what retention has dropped."""
+        horizon = await self._store.horizon()
+        if since < horizon:
+            self.log.info(
+                "a replay from {since} ms begins before the oldest event kept; everything up to "
+                "{horizon} ms was dropped by retention",
+                since=since,
+                horizon=horizon,
+            )
+
+    def _committed(self, events: Sequence[Event]) -> None:
+        publish = self._fanout.publish
+        for event in events:
+            self.position = event.position
+            self._latest = max(self._latest, event.ts)
+            publish(event)

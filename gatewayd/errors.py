@@ -1,0 +1,100 @@
+"""What can go wrong in the domain.
+
+No exception here knows a status code or a wire text: each API holds one table that translates
+them into its own form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GatewayError(Exception):
+    """Base of everything that the domain refuses."""
+
+
+class ConfigError(GatewayError):
+    """A setting is unknown, of the wrong type, or not allowed; the message is for the operator."""
+
+
+class Invalid(GatewayError):
+    """A value breaks a rule of the domain.
+
+    :ivar entity: what it was to become a part of, for instance ``"network"``.
+    :ivar field: the field's name.
+    :ivar value: what was given.
+    :ivar rule: which rule, for instance ``"required"`` or ``"length"``.
+    """
+
+    def __init__(self, entity: str, field: str, value: Any = None, rule: str = "required") -> None:
+        super().__init__(f"{entity}.{field}: {rule}")
+        self.entity = entity
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+class NotFound(GatewayError):
+    """There is no such thing, or none that the principal may know of.
+
+    :ivar kind: ``"device"``, ``"network"``, ``"device type"``, ``"user"``, ...
+    :ivar key: the id or name that was asked for.
+    """
+
+    def __init__(self, kind: str, key: Any) -> None:
+        super().__init__(f"{kind} {key!r}")
+        self.kind = kind
+        self.key = key
+
+
+class Duplicate(GatewayError):
+    """The name is taken already."""
+
+    def __init__(self, kind: str, key: Any) -> None:
+        super().__init__(f"{kind} {key!r}")
+        self.kind = kind
+        self.key = key
+
+
+class NotEmpty(GatewayError):
+    """A network or device type still has devices.
+
+    :ivar members: the ids of some of them.
+    """
+
+    def __init__(self, kind: str, members: list[str]) -> None:
+        super().__init__(f"{kind}: {', '.join(members)}")
+        self.kind = kind
+        self.members = members
+
+
+class Denied(GatewayError):
+    """The principal may not do that.
+
+    :ivar reason: which rule forbids it; ``"action"`` when the principal lacks the permission.
+    """
+
+    def __init__(self, reason: str = "action") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unauthenticated(GatewayError):
+    """Nobody knows who is asking.
+
+    :ivar reason: ``"missing"``, ``"invalid"``, ``"expired"``, ``"type"``, ``"password"``,
+        ``"unknown login"`` or ``"inactive"``.
+    """
+
+    def __init__(self, reason: str, key: Any = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.key = key
+
+
+class Superseded(GatewayError):
+    """A newer attachment of the same device has taken over; this one may no longer write."""
+
+
+class Unavailable(GatewayError):
+    """The store cannot take this now (disk full, too much in flight); nothing was kept."""

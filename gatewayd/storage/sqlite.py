@@ -1,0 +1,355 @@
+"""The embedded store: SQLite, one thread that writes and one that reads."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from gatewayd.core.interfaces import Observer
+from gatewayd.core.model import (
+    Command,
+    CommandChange,
+    Delivery,
+    Device,
+    Entry,
+    Event,
+    Group,
+    GroupKind,
+    Setting,
+    User,
+)
+from gatewayd.core.queries import (
+    DeviceQuery,
+    GroupQuery,
+    Listing,
+    Page,
+    Pending,
+    Replay,
+    UserQuery,
+)
+from gatewayd.errors import ConfigError, GatewayError, Unavailable
+from gatewayd.storage import configuration, devices, groups, history, users
+from gatewayd.storage.journal import Journal
+from gatewayd.storage.migrate import migrate
+from gatewayd.storage.worker import Job, Worker
+
+Result = TypeVar("Result")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=5)
+    db.execute("PRAGMA journal_mode = WAL")
+    # FULL: a commit returns after the log is synced; that is what "acknowledged" means.
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA temp_store = MEMORY")
+    return db
+
+
+class _Writer:
+    """Runs batches of writes, each batch one transaction."""
+
+    log = Logger()
+
+    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
+        self._path = path
+        self._wall = wall
+        self.healthy = True
+
+    def open(self) -> Journal:
+        try:
+            db = _connect(self._path)
+            migrate(db)
+        except sqlite3.Error as error:
+            raise ConfigError(f"cannot open the database {self._path}: {error}") from error
+        os.chmod(self._path, 0o600)
+        return Journal(db, self._wall)
+
+    def close(self, journal: Journal) -> None:
+        journal.db.close()
+
+    def run(self, journal: Journal, batch: list[Job]) -> None:
+        try:
+            journal.db.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                self._attempt(journal, job)
+            journal.flush()
+            journal.db.execute("COMMIT")
+        except Exception as error:
+            self._undo(journal, error)
+            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
+                # One job is at fault; the others must not suffer for it.
+                for job in batch:
+                    self.run(journal, [job])
+                return
+            for job in batch:
+                job.error = Unavailable("the store cannot write")
+        else:
+            batch[0].events = journal.committed()
+            self.healthy = True
+
+    def _attempt(self, journal: Journal, job: Job) -> None:
+        """Run one job; what the domain refuses undoes this job alone."""
+        job.error = None
+        if job.function is Journal.append:
+            try:
+                job.result = journal.append(*job.arguments)
+            except GatewayError as error:
+                job.error = error
+            return
+        journal.flush()
+        journal.db.execute("SAVEPOINT job")
+        try:
+            job.result = job.function(journal, *job.arguments)
+        except GatewayError as error:
+            job.error = error
+            journal.db.execute("ROLLBACK TO job")
+        journal.db.execute("RELEASE job")
+
+    def _undo(self, journal: Journal, error: Exception) -> None:
+        """Roll the whole transaction back: nothing of it was acknowledged."""
+        if not isinstance(error, sqlite3.OperationalError):
+            self.log.failure("a write failed")
+        elif self.healthy:
+            self.healthy = False
+            self.log.error("the store cannot write: {error}", error=str(error))
+        try:
+            if journal.db.in_transaction:
+                journal.db.execute("ROLLBACK")
+        except sqlite3.Error as again:
+            self.log.error("rollback failed: {error}", error=str(again))
+        journal.forget()
+
+
+class _Reader:
+    """Runs reads, each on its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> sqlite3.Connection:
+        db = _connect(self._path)
+        db.execute("PRAGMA query_only = ON")
+        return db
+
+    def close(self, db: sqlite3.Connection) -> None:
+        db.close()
+
+    def run(self, db: sqlite3.Connection, batch: list[Job]) -> None:
+        for job in batch:
+            try:
+                job.result = job.function(db, *job.arguments)
+            except sqlite3.Error as error:
+                job.error = Unavailable(f"the store cannot read: {error}")
+            except Exception as error:
+                job.error = error
+
+
+class SQLiteStore:
+    """A :class:`gatewayd.core.interfaces.Store` in one SQLite file.
+
+    :param path: the database file; created when missing, mode 600.
+    :param wall: the time of day in ms; called in the writer's thread.
+    :param pending: refuse writes when those in flight hold more bytes than this.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        reactor: IReactorFromThreads,
+        wall: Callable[[], int],
+        *,
+        pending: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._path = path
+        self._lock: int | None = None
+        self._observers: list[Observer] = []
+        self._engine = _Writer(path, wall)
+        self._writer: Worker[Journal] = Worker(
+            "gatewayd-writer", self._engine, reactor, pending=pending, delivered=self._delivered
+        )
+        self._reader: Worker[sqlite3.Connection] = Worker("gatewayd-reader", _Reader(path), reactor)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write succeeded."""
+        return self._engine.healthy
+
+    def start(self) -> Deferred[None]:
+        """Open and migrate the database. :raises ConfigError: it cannot be used."""
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        self._take_lock()
+        try:
+            await self._writer.start()
+            await self._reader.start()
+        except BaseException:
+            await self._writer.stop()
+            self._release_lock()
+            raise
+
+    def stop(self) -> Deferred[None]:
+        """Finish every write that was accepted, then close."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._writer.stop()
+        await self._reader.stop()
+        self._release_lock()
+
+    def _take_lock(self) -> None:
+        """Make sure that no other process writes: sequence numbers live in our memory."""
+        name = f"{self._path}.lock"
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot open the database {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ConfigError(f"the database {self._path} is in use by another gatewayd") from None
+        self._lock = lock
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def observe(self, observer: Observer) -> None:
+        """Call ``observer`` after each commit."""
+        self._observers.append(observer)
+
+    def _delivered(self, batch: list[Job]) -> None:
+        for job in batch:
+            if job.events:
+                for observer in self._observers:
+                    observer(job.events)
+
+    def _write(self, function: Callable[..., Result], *arguments: Any) -> Deferred[Result]:
+        return self._writer.submit(function, *arguments)
+
+    def _read(self, function: Callable[..., Result], *arguments: Any) -> Deferred[Result]:
+        return self._reader.submit(function, *arguments)
+
+    # The log
+
+    def append(self, entry: Entry) -> Deferred[Event]:
+        return self._writer.submit(Journal.append, entry, size=entry.size)
+
+    def update_command(self, change: CommandChange) -> Deferred[Event]:
+        size = 512 + len(change.result or b"")
+        return self._writer.submit(Journal.update_command, change, size=size)
+
+    def read(self, replay: Replay) -> Deferred[Page]:
+        return self._read(history.read, replay)
+
+    def horizon(self) -> Deferred[int]:
+        return self._read(history.horizon)
+
+    def notifications(self, listing: Listing) -> Deferred[list[Event]]:
+        return self._read(history.notifications, listing)
+
+    def notification(self, device: Device, seq: int) -> Deferred[Event | None]:
+        return self._read(history.notification, device, seq)
+
+    def commands(self, listing: Listing) -> Deferred[list[Command]]:
+        return self._read(history.commands, listing)
+
+    def command(self, device: Device, seq: int) -> Deferred[Command | None]:
+        return self._read(history.command, device, seq)
+
+    def pending(self, query: Pending) -> Deferred[list[Event]]:
+        return self._read(history.pending, query)
+
+    def mark(self, stream: int, seqs: Sequence[int], delivery: Delivery) -> Deferred[None]:
+        return self._write(_mark, stream, seqs, delivery)
+
+    def sweep(self, before: int, limit: int) -> Deferred[int]:
+        return self._write(_sweep, before, limit)
+
+    # The directory
+
+    def device(self, device_id: str) -> Deferred[Device | None]:
+        return self._read(devices.get, device_id)
+
+    def save_device(self, device: Device) -> Deferred[Device]:
+        return self._write(devices.save, device)
+
+    def delete_device(self, uid: int) -> Deferred[bool]:
+        return self._write(devices.delete, uid)
+
+    def device_key(self, uid: int) -> Deferred[str | None]:
+        return self._read(devices.key, uid)
+
+    def set_device_key(self, uid: int, hashed: str) -> Deferred[None]:
+        return self._write(devices.set_key, uid, hashed)
+
+    def devices(self, query: DeviceQuery) -> Deferred[list[Device]]:
+        return self._read(devices.find, query)
+
+    def count_devices(self, query: DeviceQuery) -> Deferred[int]:
+        return self._read(devices.count, query)
+
+    def group(self, kind: GroupKind, group_id: int) -> Deferred[Group | None]:
+        return self._read(groups.get, kind, group_id)
+
+    def groups(self, kind: GroupKind, query: GroupQuery) -> Deferred[list[Group]]:
+        return self._read(groups.find, kind, query)
+
+    def count_groups(self, kind: GroupKind, query: GroupQuery) -> Deferred[int]:
+        return self._read(groups.count, kind, query)
+
+    def insert_group(self, kind: GroupKind, name: str, description: str | None) -> Deferred[Group]:
+        return self._write(groups.insert, kind, name, description)
+
+    def update_group(self, kind: GroupKind, group: Group) -> Deferred[None]:
+        return self._write(groups.update, kind, group)
+
+    def delete_group(self, kind: GroupKind, group_id: int, force: bool) -> Deferred[list[Device]]:
+        return self._write(groups.delete, kind, group_id, force)
+
+    def user(self, user_id: int) -> Deferred[User | None]:
+        return self._read(users.get, user_id)
+
+    def user_by_login(self, login: str) -> Deferred[User | None]:
+        return self._read(users.by_login, login)
+
+    def users(self, query: UserQuery) -> Deferred[list[User]]:
+        return self._read(users.find, query)
+
+    def count_users(self, query: UserQuery) -> Deferred[int]:
+        return self._read(users.count, query)
+
+    def save_user(self, user: User) -> Deferred[User]:
+        return self._write(users.save, user)
+
+    def delete_user(self, user_id: int) -> Deferred[bool]:
+        return self._write(users.delete, user_id)
+
+    def setting(self, name: str) -> Deferred[Setting | None]:
+        return self._read(configuration.get, name)
+
+    def put_setting(self, name: str, value: str) -> Deferred[Setting]:
+        return self._write(configuration.put, name, value)
+
+    def delete_setting(self, name: str) -> Deferred[bool]:
+        return self._write(configuration.delete, name)
+
+
+def _mark(journal: Journal, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:
+    history.mark(journal.db, stream, seqs, delivery)
+
+
+def _sweep(journal: Journal, before: int, limit: int) -> int:
+    return history.sweep(journal.db, before, limit)
