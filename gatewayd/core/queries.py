@@ -20,6 +20,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     skip: int = 0
 
 
+#: No sorting asked for, no limit.
+NATURAL = Order()
+
+
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """Stored notifications or commands of one device.
 
@@ -116,7 +120,7 @@ class DeviceQuery(msgspec.Struct, frozen=True, kw_only=True):
     networks: frozenset[int] | None = None
     types: frozenset[int] | None = None
     stream: int | None = None
-    order: Order = Order()
+    order: Order = NATURAL
 
 
 class GroupQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +129,7 @@ class GroupQuery(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     pattern: str | None = None
     ids: frozenset[int] | None = None
-    order: Order = Order()
+    order: Order = NATURAL
 
 
 class UserQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,4 +139,4 @@ class UserQuery(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str | None = None
     role: int | None = None
     status: int | None = None
-    order: Order = Order()
+    order: Order = NATURAL

@@ -1,0 +1,25 @@
+"""The WebSocket actions; importing this package declares them all."""
+
+from gatewayd.api.devicehive.actions import (
+    commands,
+    configuration,
+    devices,
+    groups,
+    notifications,
+    server,
+    subscriptions,
+    tokens,
+    users,
+)
+
+__all__ = [
+    "commands",
+    "configuration",
+    "devices",
+    "groups",
+    "notifications",
+    "server",
+    "subscriptions",
+    "tokens",
+    "users",
+]

@@ -1,0 +1,36 @@
+"""server/info, server/cacheInfo, cluster/info."""
+
+from __future__ import annotations
+
+from gatewayd.api.devicehive.call import Call, route
+from gatewayd.api.devicehive.timestamps import format_timestamp
+
+API_VERSION = "4.1.0"
+# There is no cache server and no Kafka; clients only look whether the members are there.
+CACHE_STATS = "none"
+CLUSTER = {"bootstrap.servers": "127.0.0.1:9092", "zookeeper.connect": "127.0.0.1:2181"}
+
+
+@route("server/info")
+def info(call: Call) -> bytes:
+    """Tell the version, the time and where REST is."""
+    return call.answer(
+        info={
+            "apiVersion": API_VERSION,
+            "serverTimestamp": format_timestamp(call.core.timeline.now()),
+            "restServerUrl": call.session.rest_url,
+        }
+    )
+
+
+@route("server/cacheInfo")
+def cache_info(call: Call) -> bytes:
+    """Tell the state of a cache that is not there."""
+    timestamp = format_timestamp(call.core.timeline.now())
+    return call.answer(cacheInfo={"serverTimestamp": timestamp, "cacheStats": CACHE_STATS})
+
+
+@route("cluster/info")
+def cluster_info(call: Call) -> bytes:
+    """Tell the addresses of a cluster that is not there."""
+    return call.answer(clusterInfo=CLUSTER)

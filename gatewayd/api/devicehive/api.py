@@ -1,0 +1,148 @@
+"""The DeviceHive API on a listener: its paths, its sockets, its REST."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+
+from gatewayd.api.devicehive import actions, origin
+from gatewayd.api.devicehive.legacy import ClientSession, DeviceSession
+from gatewayd.api.devicehive.rest import Rest
+from gatewayd.api.devicehive.session import Greeting, Session
+from gatewayd.core.gateway import Core
+from gatewayd.errors import Unauthenticated
+from gatewayd.transport.websocket import (
+    Refused,
+    WebSocketFactory,
+    WebSocketLimits,
+    WebSocketResource,
+)
+
+__all__ = ["DeviceHive", "DeviceHiveLimits", "actions"]
+
+#: DeviceHive's services have different prefixes; clients know one of them and expect all
+#: endpoints there (devicehive contract, section 1).
+PREFIXES = ("", "/dh", "/api", "/auth", "/plugin")
+
+
+@attrs.frozen
+class DeviceHiveLimits:
+    """What one socket may take.
+
+    :ivar in_flight: requests that wait for their replies.
+    :ivar authentication: seconds until somebody must have authenticated.
+    """
+
+    in_flight: int = 256
+    subscriptions: int = 1000
+    authentication: float = 10.0
+    json_depth: int = 64
+
+
+class DeviceHive:
+    """DeviceHive's WebSocket and REST endpoints over one core."""
+
+    def __init__(
+        self,
+        core: Core,
+        reactor: IReactorTime,
+        limits: DeviceHiveLimits,
+        sockets: WebSocketLimits,
+    ) -> None:
+        self.core = core
+        self.reactor = reactor
+        self.limits = limits
+        self._last_subscription = 0
+        self._rest = Rest(core, PREFIXES, limits.json_depth)
+        self._rest_resource = self._rest.app.resource()
+        kinds = {"": Session, "/client": ClientSession, "/device": DeviceSession}
+        self._factories = {
+            name: WebSocketFactory(self._maker(kind), sockets, reactor)
+            for name, kind in kinds.items()
+        }
+        resources = {
+            name: WebSocketResource(factory, self._accept)
+            for name, factory in self._factories.items()
+        }
+        self._sockets = {
+            f"{prefix}/websocket{name}": resource
+            for prefix in PREFIXES
+            for name, resource in resources.items()
+        }
+        self._sockets |= {name: resources[name] for name in ("/client", "/device")}
+
+    def _maker(self, kind: type[Session]) -> Callable[[], Session]:
+        return lambda: kind(self)
+
+    # Mount
+
+    def websocket(self, path: str, subprotocols: Sequence[str]) -> WebSocketResource | None:
+        """Return the socket at a path."""
+        return self._sockets.get(path.rstrip("/"))
+
+    def resource(self, path: str) -> IResource | None:
+        """Return REST for the paths that are REST's."""
+        for prefix in PREFIXES:
+            if path == f"{prefix}/rest" or path.startswith(f"{prefix}/rest/"):
+                return self._rest_resource
+        return None
+
+    # Sessions
+
+    def next_subscription(self) -> int:
+        """Return a subscription id: it grows, and a JSON number holds it exactly."""
+        self._last_subscription = max(self._last_subscription + 1, self.core.wall() * 1000)
+        return self._last_subscription
+
+    @staticmethod
+    def push_suffix(number: int) -> bytes:
+        """Return the end of every push to a subscription."""
+        return b',"subscriptionId":%d}' % number
+
+    def _accept(self, request: IRequest) -> Any:
+        """Authenticate a handshake that carries a token. :raises Refused: 401."""
+        rest_url = origin.rest_url(request)
+        header: bytes | None = request.getHeader(b"Authorization")
+        if header is None:
+            return Greeting(rest_url, None)
+        return self._authenticate(request, header, rest_url)
+
+    async def _authenticate(self, request: IRequest, header: bytes, rest_url: str) -> Greeting:
+        try:
+            token = origin.bearer(header)
+            principal = await self.core.authentication.by_token(token)
+        except Unauthenticated as error:
+            path = request.path.decode("latin-1")
+            body = origin.unauthorized(error, path, self.core.wall())
+            raise Refused(401, body) from None
+        return Greeting(rest_url, principal)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to serve."""
+        for factory in self._factories.values():
+            factory.start()
+
+    async def stop(self, timeout: float) -> None:
+        """Let the requests that were taken have their replies, then close every socket.
+
+        :param timeout: seconds, for each of the two.
+        """
+        sessions: list[Session] = []
+        for factory in self._factories.values():
+            factory.draining = True
+            sessions += [each for each in factory.sessions if isinstance(each, Session)]
+        settled = DeferredList([each.settle() for each in sessions if each.is_open])
+        settled.addTimeout(timeout, self.reactor, onTimeoutCancel=lambda *_: None)
+        await settled
+        gone: list[Deferred[None]] = [f.shutdown(timeout) for f in self._factories.values()]
+        await DeferredList(gone)
+        for factory in self._factories.values():
+            factory.stop()

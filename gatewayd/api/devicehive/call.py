@@ -1,0 +1,184 @@
+"""One request of a WebSocket session, on its way to a handler and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from gatewayd.api.devicehive.errors import Refused
+from gatewayd.api.devicehive.fields import Fields
+from gatewayd.api.devicehive.wire import encode
+from gatewayd.core.access import Action, Principal
+from gatewayd.core.gateway import Core
+from gatewayd.core.model import Device
+from gatewayd.core.queries import Order
+from gatewayd.errors import NotFound, Unauthenticated
+
+if TYPE_CHECKING:
+    from gatewayd.api.devicehive.session import Session
+
+#: A reply, or the reply and what is to be done right after it was sent.
+Reply = bytes | tuple[bytes, Callable[[], None]]
+Handler = Callable[["Call"], "Reply | Deferred[Any]"]
+
+
+@attrs.frozen
+class Route:
+    """A WebSocket action.
+
+    :ivar permission: needed before anything else is looked at; None for everybody.
+    :ivar overlap: whether it may begin while earlier requests of the connection still run.
+    """
+
+    name: str
+    permission: Action | None
+    handler: Handler
+    overlap: bool
+    prefix: bytes = attrs.field(init=False)
+
+    @prefix.default
+    def _prefix(self) -> bytes:
+        return b'{"action":' + encode(self.name) + b',"requestId":'
+
+
+ROUTES: dict[str, Route] = {}
+
+
+def route(
+    name: str, permission: Action | None = None, *, overlap: bool = False
+) -> Callable[[Handler], Handler]:
+    """Declare the handler of an action."""
+
+    def declare(handler: Handler) -> Handler:
+        ROUTES[name] = Route(name, permission, handler, overlap)
+        return handler
+
+    return declare
+
+
+def coroutine(
+    handler: Callable[[Call], Coroutine[Deferred[Any], Any, Reply]],
+) -> Handler:
+    """Let a coroutine be a handler."""
+
+    def start(call: Call) -> Deferred[Any]:
+        return Deferred.fromCoroutine(handler(call))
+
+    return start
+
+
+class Call:
+    """A request: who asks, what for, and how the answer is framed."""
+
+    __slots__ = ("core", "fields", "principal", "route", "session")
+
+    def __init__(
+        self, session: Session, route: Route, fields: Fields, principal: Principal | None
+    ) -> None:
+        self.session = session
+        self.core: Core = session.api.core
+        self.route = route
+        self.fields = fields
+        self.principal = principal
+
+    @property
+    def user(self) -> Principal:
+        """The principal of an action that needs one."""
+        if self.principal is None:
+            raise Unauthenticated("missing")
+        return self.principal
+
+    def authorize(self) -> None:
+        """Check the action's permission. :raises Unauthenticated: :raises Denied:"""
+        if self.route.permission is not None:
+            self.user.require(self.route.permission)
+
+    # Replies
+
+    def success(self, members: bytes = b"") -> bytes:
+        """Return a reply; ``members`` is what it has besides, beginning with a comma."""
+        request_id = self.fields.raw("requestId") or b"null"
+        return self.route.prefix + request_id + b',"status":"success"' + members + b"}"
+
+    def answer(self, **members: object) -> bytes:
+        """Return a reply with members that are still to be encoded."""
+        return self.success(b"," + encode(members)[1:-1])
+
+    # What many requests name
+
+    def device_id(self) -> str | None:
+        """Return the device that the request names, on /device the socket's own by default."""
+        return self.fields.text("deviceId") or self.session.default_device
+
+    async def target(self, device_id: str | None) -> Device | None:
+        """Return the device of a request, None when none is named or none is there.
+
+        :raises Denied: the principal's reach is limited and the device is not in it.
+        """
+        if device_id is None:
+            return None
+        device = await self.core.registry.device(device_id)
+        try:
+            return self.user.admit(device, device_id)
+        except NotFound:
+            return None
+
+    def need_id(self, device_id: str | None) -> str:
+        """Check that a device was named. :raises Refused: 400."""
+        if device_id is None:
+            raise Refused(400, "Device id is wrong or empty")
+        return device_id
+
+    def need(self, device: Device | None, device_id: str) -> Device:
+        """Check that the device is there. :raises NotFound:"""
+        if device is None:
+            raise NotFound("device", device_id)
+        return device
+
+    async def device(self) -> Device:
+        """Return the device of a request that needs nothing else."""
+        device_id = self.device_id()
+        device = await self.target(device_id)
+        return self.need(device, self.need_id(device_id))
+
+    def group_id(self, key: str, text: str) -> int:
+        """Return the network or device type of a request. :raises Refused: 400."""
+        group = self.fields.integer(key)
+        if group is None:
+            raise Refused(400, f"{text} id is wrong or empty")
+        return group
+
+    def user_id(self) -> int:
+        """Return the user of a request. :raises Refused: 400."""
+        user = self.fields.integer("userId")
+        if user is None:
+            raise Refused(400, "User id is wrong or empty")
+        return user
+
+    def order(self, sortable: dict[str, str], default: Order, take: int = 20) -> Order:
+        """Return how a list is sorted and cut.
+
+        :param sortable: the store's name of each field that the list can be sorted by.
+        :raises Refused: 400: an unknown field or order, or a negative number.
+        """
+        field = self.fields.text("sortField")
+        way = self.fields.text("sortOrder")
+        taken, skip = self.fields.integer("take"), self.fields.integer("skip")
+        if field is not None and field.lower() not in sortable:
+            raise Refused(400, "Invalid request parameters")
+        if way is not None and way.lower() not in ("asc", "desc"):
+            raise Refused(400, f"Unparseable sort order : {way}")
+        if (taken is not None and taken < 0) or (skip is not None and skip < 0):
+            raise Refused(400, "Invalid request parameters")
+        descending = default.descending
+        if way is not None:
+            descending = way.lower() == "desc"
+        return Order(
+            field=default.field if field is None else sortable[field.lower()],
+            descending=descending,
+            take=take if taken is None else taken,
+            skip=skip or 0,
+        )

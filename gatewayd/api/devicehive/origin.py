@@ -1,0 +1,61 @@
+"""Where a request came to, and with which token: what WebSocket handshakes and REST share."""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.web.iweb import IRequest
+
+from gatewayd.api.devicehive.timestamps import format_timestamp
+from gatewayd.errors import Unauthenticated
+
+_SCHEMES = {b"https": "https", b"wss": "https", b"http": "http", b"ws": "http"}
+
+
+def base_url(request: IRequest) -> str:
+    """Return scheme, host and port as the client used them."""
+    forwarded = request.getHeader(b"X-Forwarded-Proto") or b""
+    scheme = _SCHEMES.get(forwarded.split(b",")[0].strip().lower())
+    if scheme is None:
+        scheme = "https" if request.isSecure() else "http"
+    host = request.getHeader(b"Host") or b"127.0.0.1"
+    return f"{scheme}://{host.decode('latin-1')}"
+
+
+def prefix(request: IRequest, word: str) -> str:
+    """Return what stands before ``/word`` in the request's path."""
+    path = request.path.decode("latin-1")
+    found = path.find(f"/{word}")
+    return path[:found] if found > 0 else ""
+
+
+def rest_url(request: IRequest) -> str:
+    """Return where REST is for a client that opened this WebSocket."""
+    return f"{base_url(request)}{prefix(request, 'websocket')}/rest"
+
+
+def websocket_url(request: IRequest) -> str:
+    """Return where the WebSocket is for a client that made this REST request."""
+    base = base_url(request).replace("http", "ws", 1)
+    return f"{base}{prefix(request, 'rest')}/websocket"
+
+
+def bearer(header: bytes) -> str:
+    """Return the token of an Authorization header. :raises Unauthenticated: it has none."""
+    scheme, _, token = header.partition(b" ")
+    if scheme.lower() != b"bearer" or not token.strip():
+        raise Unauthenticated("missing")
+    return token.strip().decode("latin-1")
+
+
+def unauthorized(error: Unauthenticated, path: str, now: int) -> bytes:
+    """Return the body of a 401 for a rejected Authorization header (section 3)."""
+    message = "Token expired" if error.reason == "expired" else "Unauthorized"
+    return msgspec.json.encode(
+        {
+            "timestamp": format_timestamp(now),
+            "status": 401,
+            "error": "Unauthorized",
+            "message": message,
+            "path": path,
+        }
+    )

@@ -1,0 +1,261 @@
+"""A DeviceHive WebSocket session (devicehive contract, section 2)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.api.devicehive import errors, wire
+from gatewayd.api.devicehive.call import ROUTES, Call, Reply, Route
+from gatewayd.api.devicehive.errors import Refused
+from gatewayd.api.devicehive.fields import Fields, Malformed
+from gatewayd.core.access import Principal
+from gatewayd.core.commands import Courier
+from gatewayd.core.model import Device, Event
+from gatewayd.core.presence import Attachment
+from gatewayd.core.timeline import Subscription
+from gatewayd.errors import Unauthenticated
+from gatewayd.transport.lane import Lane
+from gatewayd.transport.websocket import WebSocketSession
+
+if TYPE_CHECKING:
+    from gatewayd.api.devicehive.api import DeviceHive
+
+_MALFORMED = wire.encode({"code": 400, "status": "error", "error": errors.MALFORMED})
+
+
+@attrs.frozen
+class Greeting:
+    """What the handshake told.
+
+    :ivar rest_url: where REST is for this client.
+    :ivar principal: of the token in it, if there was one.
+    """
+
+    rest_url: str
+    principal: Principal | None
+
+
+class Push:
+    """Where one subscription's events leave: a frame each, ending with the subscription's id."""
+
+    __slots__ = ("_session", "_suffix")
+
+    def __init__(self, session: Session, suffix: bytes) -> None:
+        self._session = session
+        self._suffix = suffix
+
+    @property
+    def writable(self) -> bool:
+        """Whether the socket takes more."""
+        return self._session.writable
+
+    def when_writable(self) -> Deferred[None]:
+        """Fire when the socket takes more, or is gone."""
+        return self._session.when_writable()
+
+    def deliver(self, event: Event) -> None:
+        """Push an event."""
+        self._session.send_frame(wire.push(event, self._suffix))
+
+    def broken(self) -> None:
+        """Disconnect: the client's next replay brings what is missing."""
+        self._session.close(1011, "replay failed")
+
+
+class Subscribed:
+    """A subscription as the client knows it.
+
+    :ivar type: ``"command"`` or ``"notification"``.
+    :ivar shown: what subscription/list tells of it.
+    :ivar parts: one subscription to the timelines for each device that was named.
+    """
+
+    def __init__(self, type_: str, shown: dict[str, object]) -> None:
+        self.type = type_
+        self.shown = shown
+        self.parts: list[Subscription] = []
+        self.couriers: list[Courier] = []
+        self.attachments: list[Attachment] = []
+
+
+class Session(WebSocketSession):
+    """A client or a device on ``/websocket``.
+
+    :ivar default_device: what a request without deviceId means; on ``/device`` only.
+    :ivar epoch: of the exclusive attachment, once the socket speaks for a device.
+    """
+
+    log = Logger()
+    default_device: str | None = None
+    epoch: int | None = None
+
+    def __init__(self, api: DeviceHive) -> None:
+        super().__init__()
+        self.api = api
+        self.principal: Principal | None = None
+        self.subscriptions: dict[int, Subscribed] = {}
+        self._patience: IDelayedCall | None = None
+
+    def opened(self) -> None:
+        """Begin; a token in the handshake has been verified already."""
+        self.lane = Lane(
+            self.send_text, self.api.limits.in_flight, self.pause_reading, self.resume_reading,
+            self._defect,
+        )  # fmt: skip
+        greeting: Greeting = self.greeting
+        self.rest_url = greeting.rest_url
+        if greeting.principal is None:
+            self._patience = self.api.reactor.callLater(
+                self.api.limits.authentication, self.close, 1008, "authentication timeout"
+            )
+        else:
+            self.become(greeting.principal)
+
+    def become(self, principal: Principal) -> None:
+        """Act for a principal from now on."""
+        self.principal = principal
+        self.trust()
+
+    def trust(self) -> None:
+        """Know that somebody on this socket has authenticated; it may stay."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def text_received(self, payload: bytes) -> None:
+        """Take a request; its reply leaves when those before it have left."""
+        try:
+            fields = Fields.parse(payload, self.api.limits.json_depth)
+            name = fields.value("action")
+        except Malformed:
+            self.lane.submit(_malformed, False)
+            return
+        known = ROUTES.get(name) if isinstance(name, str) else None
+        if known is None:
+            self.lane.submit(partial(self._unknown, name, fields), False)
+        else:
+            self.lane.submit(partial(self._perform, known, fields), known.overlap)
+
+    def _unknown(self, name: object, fields: Fields) -> bytes:
+        if name is None:
+            text = "'action' field could not be parsed to known endpoint"
+        else:
+            shown = name if isinstance(name, str) else wire.encode(name).decode()
+            text = f"Illegal argument: {shown}"
+        return self._error(fields, 400, text)
+
+    def _perform(self, route: Route, fields: Fields) -> Reply | Deferred[Reply]:
+        return self.run(Call(self, route, fields, self.principal))
+
+    def run(self, call: Call) -> Reply | Deferred[Reply]:
+        """Run a request, turning what is refused into its reply."""
+        try:
+            call.authorize()
+            result = call.route.handler(call)
+        except Exception:
+            return self._failed(Failure(), call)
+        if isinstance(result, Deferred):
+            result.addErrback(self._failed, call)
+        return result
+
+    def _failed(self, failure: Failure, call: Call) -> bytes:
+        assert failure.value is not None
+        return self.refused(failure.value, call)
+
+    def refused(self, error: BaseException, call: Call) -> bytes:
+        """Return the reply to a request that raised an error."""
+        described = errors.describe(error)
+        if described is None:
+            self.log.failure("{action} failed", Failure(error), action=call.route.name)
+            described = errors.INTERNAL
+        return self._error(call.fields, *described)
+
+    def _error(self, fields: Fields, code: int, text: str) -> bytes:
+        action = fields.raw("action") or b"null"
+        request_id = fields.raw("requestId") or b"null"
+        return b'{"action":%b,"requestId":%b,"code":%d,"status":"error","error":%b}' % (
+            action, request_id, code, wire.encode(text),
+        )  # fmt: skip
+
+    def _defect(self, failure: Failure) -> bytes:
+        code, text = errors.INTERNAL
+        return wire.encode({"code": code, "status": "error", "error": text})
+
+    # Subscriptions
+
+    def check_room(self) -> None:
+        """Check that one more subscription is allowed. :raises Refused: 429."""
+        if len(self.subscriptions) >= self.api.limits.subscriptions:
+            raise Refused(429, "Too many subscriptions on this connection")
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription."""
+        subscribed = self.subscriptions.pop(number)
+        for part in subscribed.parts:
+            part.close()
+        for attachment in subscribed.attachments:
+            self.api.core.presence.detach(attachment)
+
+    def inserted(self, event: Event) -> None:
+        """Know that a command of this connection was recorded; only legacy sessions care."""
+
+    async def saved(self, device: Device, request: Fields, fields: Fields) -> None:
+        """Know that this connection registered a device; only legacy sessions care."""
+
+    def named_devices(self, call: Call) -> list[str]:
+        """Return the devices that a subscription names."""
+        device_id = call.device_id()
+        return [] if device_id is None else [device_id]
+
+    def checked_names(self, names: list[str] | None) -> list[str] | None:
+        """Return the names of a subscription; an empty list means any."""
+        return names or None
+
+    # Authentication
+
+    async def authenticate(self, fields: Fields) -> None:
+        """Act for the owner of a token. :raises Unauthenticated:"""
+        await self.authenticate_by(fields.text("token"))
+
+    async def authenticate_by(self, token: str | None) -> None:
+        """Act for the owner of a token. :raises Unauthenticated:"""
+        if token is None:
+            raise Unauthenticated("missing")
+        self.become(await self.api.core.authentication.by_token(token))
+
+    # The ends of the transport
+
+    def pinging(self) -> None:
+        """Note how far deliveries are when a ping leaves."""
+        for subscribed in self.subscriptions.values():
+            for courier in subscribed.couriers:
+                courier.pinging()
+
+    def ponged(self) -> None:
+        """Confirm what was delivered before the ping."""
+        for subscribed in self.subscriptions.values():
+            for courier in subscribed.couriers:
+                courier.ponged()
+
+    def settle(self) -> Deferred[None]:
+        """Fire when every request that was taken has its reply: shutdown waits for it."""
+        self.pause_reading()
+        return self.lane.when_idle()
+
+    def closed(self) -> None:
+        """Leave nothing behind."""
+        self.lane.close()
+        self.trust()
+        for number in list(self.subscriptions):
+            self.unsubscribe(number)
+
+
+def _malformed() -> bytes:
+    return _MALFORMED

@@ -1,0 +1,123 @@
+"""What ``--dev`` adds: a simulated device, and lines that can be copied into a terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from urllib.parse import urlunsplit
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from gatewayd import __version__
+from gatewayd.client import Credentials
+from gatewayd.config import DEV_ADMIN_PASSWORD
+from gatewayd.core.access import DEVICE_ACTIONS, Principal
+from gatewayd.service import Gateway, address
+from gatewayd.simulator import SimulatedDevice
+
+DEVICE = "simulated-device"
+
+
+def _command() -> str:
+    """Return how the gatewayd command of this installation is called from here."""
+    path = Path(sys.argv[0]).absolute().parent / "gatewayd"
+    if not path.exists():
+        return "gatewayd"
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if not relative.startswith("..") else str(path))
+
+
+class Welcome(Service):
+    """Starts the simulated device once the gateway serves, and tells how to try things out."""
+
+    def __init__(self, gateway: Gateway, data: Path) -> None:
+        self._gateway = gateway
+        self._data = data
+        self._device: SimulatedDevice | None = None
+        self._first = not (data / "gatewayd.db").exists()
+
+    def startService(self) -> None:  # noqa: N802 - Twisted's name
+        """Wait for the gateway."""
+        super().startService()
+        self._gateway.ready.addCallback(self._welcome)
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
+        """Stop the simulated device."""
+        super().stopService()
+        if self._device is None:
+            return maybeDeferred(lambda: None)
+        return maybeDeferred(self._device.stopService)
+
+    def _address(self, api: str) -> str | None:
+        settings = self._gateway.settings
+        for listen, port in zip(settings.listen, self._gateway.ports, strict=True):
+            if api in listen.serve:
+                return address(port)
+        return None
+
+    async def _credentials(self) -> Credentials:
+        """Return a token with a device's rights for the administrator."""
+        settings = self._gateway.settings.devicehive
+        core = self._gateway.core
+        user = await core.users.by_login(settings.admin_login)
+        assert user is not None
+        _, refresh = core.authentication.for_device(
+            Principal(frozenset(DEVICE_ACTIONS), user=user), list(DEVICE_ACTIONS)
+        )
+        return Credentials(refresh_token=refresh)
+
+    def _welcome(self, _: object) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._begin())
+
+    async def _begin(self) -> None:
+        devicehive, ops = self._address("devicehive"), self._address("ops")
+        if devicehive is not None and not devicehive.startswith("unix:"):
+            url = urlunsplit(("ws", devicehive, "/websocket", "", ""))
+            credentials = await self._credentials()
+            self._device = SimulatedDevice(
+                self._gateway.reactor, url, lambda: credentials, device_id=DEVICE
+            )
+            self._device.startService()
+            print(self._text(devicehive, ops, url), file=sys.__stdout__, flush=True)
+
+    def _text(self, devicehive: str, ops: str | None, url: str) -> str:
+        data = shlex.quote(str(self._data))
+        talk = f"{_command()} talk --url {url} --data {data}"
+        subscribe = f'{{"action":"notification/subscribe","deviceId":"{DEVICE}"}}'
+        updates = (
+            f'{{"action":"command/subscribe","deviceId":"{DEVICE}","returnUpdatedCommands":true}}'
+        )
+        insert = (
+            f'{{"action":"command/insert","deviceId":"{DEVICE}",'
+            '"command":{"command":"echo","parameters":{"hello":"world"}}}'
+        )
+        lines = [
+            f"curl http://{devicehive}/rest/info",
+            *([f"curl http://{ops}/readyz"] if ops is not None else []),
+            f'{talk} \'{{"action":"device/list"}}\'',
+            f"{talk} --for 2 '{updates}' '{insert}'",
+            f"{talk} --for 3 '{subscribe}'",
+        ]
+        login = self._gateway.settings.devicehive.admin_login
+        password = (self._data / DEV_ADMIN_PASSWORD).read_text().strip() if self._first else None
+        told = f"password {password} (shown once), kept" if password else "password"
+        return "\n".join(
+            [
+                "",
+                f"gatewayd {__version__} is ready, on loopback only. It keeps everything in "
+                f"{self._data}.",
+                "",
+                f"  DeviceHive     {url}  http://{devicehive}/rest",
+                f"  administrator  {login}, {told} in {self._data / DEV_ADMIN_PASSWORD}",
+                f'  device         "{DEVICE}", simulated: commands echo, reboot, fail, slow; '
+                "telemetry every second",
+                "",
+                "Copy any of these lines into another terminal, in the same folder:",
+                "",
+                *[f"  {line}" for line in lines],
+                "",
+            ]
+        )

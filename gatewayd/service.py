@@ -1,0 +1,201 @@
+"""The composition root: builds the gateway from its settings, starts it in order and stops it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
+from gatewayd.api.ops.health import Health
+from gatewayd.core.bootstrap import bootstrap
+from gatewayd.core.gateway import Core
+from gatewayd.core.interfaces import Store
+from gatewayd.core.tokens import TokenAuthority, decode_secret
+from gatewayd.settings import Listen, Settings
+from gatewayd.storage.sqlite import SQLiteStore
+from gatewayd.transport.root import Mount, Root
+from gatewayd.transport.site import GatewaySite, HttpLimits
+from gatewayd.transport.websocket import WebSocketLimits
+
+
+def wall_ms() -> int:
+    """Return the time of day in ms since the epoch."""
+    return int(time.time() * 1000)
+
+
+class Api(Mount, Protocol):
+    """An API with sockets that have to be started and stopped."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self, timeout: float) -> None:
+        """Finish what was begun, close what is open."""
+
+
+class Gateway(Service):
+    """The daemon.
+
+    Start: bind every listener, open the store, start the core, let the listeners accept. Stop:
+    stop accepting, answer what was taken, close the sockets, flush and close the store.
+
+    :ivar core: what the APIs are given.
+    :ivar ports: one per listener of the settings, in their order; open once it has started.
+    :ivar ready: fires once everything serves; fails with what prevented it.
+    """
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any, wall: Callable[[], int] = wall_ms) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.ready: Deferred[None] = Deferred()
+        self.ports: list[IListeningPort] = []
+        self._serving = False
+        self._store = _store(settings, reactor, wall)
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        retention = int(settings.storage.retention * 1000)
+        self.core = Core(
+            self._store, _tokens(settings, wall), in_thread, wall, reactor, retention
+        )
+        self._apis: dict[str, Api] = {"devicehive": _devicehive(settings, self.core, reactor)}
+        self._mounts: dict[str, Mount] = {**self._apis, "ops": Health(self._checks())}
+        self._sites = [self._site(listen) for listen in settings.listen]
+
+    def _checks(self) -> dict[str, Callable[[], bool]]:
+        return {"serving": lambda: self._serving, "store": lambda: self._store.healthy}
+
+    def _site(self, listen: Listen) -> GatewaySite:
+        limits = self.settings.limits
+        http = HttpLimits(
+            body=limits.body, header_seconds=limits.header, body_seconds=limits.body_time,
+            idle_seconds=limits.idle, connections=limits.connections,
+        )  # fmt: skip
+        root = Root([self._mounts[name] for name in listen.serve])
+        return GatewaySite(root, http, self.reactor)
+
+    # Start
+
+    def privilegedStartService(self) -> None:  # noqa: N802 - Twisted's name
+        """Bind the listeners, before privileges are dropped; nothing is accepted yet."""
+        for listen, site in zip(self.settings.listen, self._sites, strict=True):
+            try:
+                endpoint = serverFromString(self.reactor, listen.endpoint)
+            except (ValueError, TypeError) as error:
+                raise SystemExit(f"gatewayd: no endpoint: {listen.endpoint!r}: {error}") from None
+            bound = maybeDeferred(endpoint.listen, site)
+            bound.addCallbacks(self._bound, self._not_bound, errbackArgs=(listen,))
+
+    def _bound(self, port: Any) -> None:
+        self.ports.append(port)
+        if not self._serving and hasattr(port, "stopReading"):
+            port.stopReading()
+
+    def _not_bound(self, failure: Any, listen: Listen) -> None:
+        reason = getattr(failure.value, "socketError", None) or failure.getErrorMessage()
+        raise SystemExit(f"gatewayd: cannot listen on {listen.endpoint}: {reason}")
+
+    def startService(self) -> None:  # noqa: N802 - Twisted's name
+        """Open the store, start the core, let the listeners accept."""
+        super().startService()
+        Deferred.fromCoroutine(self._start()).addCallbacks(self.ready.callback, self.ready.errback)
+
+    async def _start(self) -> None:
+        settings = self.settings
+        await self._store.start()
+        password = settings.devicehive.admin_password
+        if settings.serves("devicehive"):
+            await bootstrap(
+                self._store, self.core.passwords, settings.devicehive.admin_login,
+                None if password is None else password.reveal(),
+            )  # fmt: skip
+        self.core.start()
+        for api in self._apis.values():
+            api.start()
+        self._serving = True
+        for listen, port in zip(settings.listen, self.ports, strict=True):
+            if hasattr(port, "startReading"):
+                port.startReading()
+            self.log.info(
+                "serving {apis} on {address}", apis=", ".join(listen.serve), address=address(port)
+            )
+
+    # Stop
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
+        """Drain and stop; fires when everything that was accepted is on disk."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        timeout = self.settings.service.drain_timeout
+        self._serving = False
+        self.log.info("stopping")
+        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
+        stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._apis.values()]
+        await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites)])
+        self.core.stop()
+        await self._store.stop()
+        self.log.info("stopped")
+
+
+def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:
+    pending = settings.limits.pending_writes
+    return SQLiteStore(settings.storage.path, reactor, wall, pending=pending)
+
+
+def _tokens(settings: Settings, wall: Callable[[], int]) -> TokenAuthority:
+    devicehive = settings.devicehive
+    if devicehive.jwt_secret is None:
+        key = os.urandom(32)  # nothing is served that could show or take a token
+    else:
+        key = decode_secret(devicehive.jwt_secret.reveal(), devicehive.jwt_secret_encoding)
+    return TokenAuthority(
+        key, wall, int(devicehive.access_token_lifetime * 1000),
+        int(devicehive.refresh_token_lifetime * 1000),
+    )  # fmt: skip
+
+
+def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:
+    limits = settings.limits
+    session = DeviceHiveLimits(
+        in_flight=limits.in_flight, subscriptions=limits.subscriptions,
+        authentication=limits.authentication, json_depth=limits.json_depth,
+    )  # fmt: skip
+    sockets = WebSocketLimits(
+        message=limits.ws_message, send_window=limits.send_window, keepalive=limits.keepalive,
+        connections=limits.connections,
+    )  # fmt: skip
+    return DeviceHive(core, reactor, session, sockets)
+
+
+def address(port: IListeningPort) -> str:
+    """Return where a port listens, as people write it."""
+    host: Any = port.getHost()
+    name = getattr(host, "name", None)
+    if name is not None:
+        return f"unix:{name}"
+    shown = f"[{host.host}]" if ":" in host.host else host.host
+    return f"{shown}:{host.port}"
+
+
+def die(reactor: Any, message: str) -> None:
+    """Stop the daemon with one line on stderr and exit status 1.
+
+    twistd exits with 0 after any orderly stop; the status is set when the interpreter ends.
+    """
+    print(f"gatewayd: {message}", file=sys.__stderr__, flush=True)
+    atexit.register(os._exit, 1)
+    reactor.stop()

@@ -1,0 +1,299 @@
+"""The settings of the daemon, one :class:`Section` per table of the configuration file.
+
+Everything here is a value that has been checked already; :mod:`gatewayd.config` reads it from files
+and :mod:`gatewayd.reference` writes the documentation from it. Durations are seconds and sizes are
+bytes; the file may write both with units, see :mod:`gatewayd.quantities`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+KIB = 1024
+MIB = 1024 * KIB
+
+REDACTED = "[redacted]"
+
+#: What a listener can serve.
+APIS = ("devicehive", "ops")
+#: What a listener will be able to serve.
+LATER_APIS = ("cloudrelay", "devicelink", "ux4iot", "iotkit")
+#: Tables that will exist: the name, and how the file writes its headline.
+LATER_TABLES = {
+    "node": "[node]",
+    "devicelink": "[devicelink]",
+    "cloudrelay": "[cloudrelay]",
+    "oauth": "[[oauth.client]]",
+    "iotkit": "[iotkit]",
+    "ux4iot": "[ux4iot]",
+}
+
+#: What follows the name of something for later, in an error.
+LATER = "is not available yet in this version"
+
+#: How the URL of an SQLite database starts, and how an error explains it.
+SQLITE = "sqlite:"
+SQLITE_URLS = 'allowed: "sqlite:///absolute/path" or "sqlite:path/beside/this/file"'
+
+
+class Secret:
+    """Text that must not be shown: every way of printing it says ``[redacted]``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself, for the code that needs it to do its work."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    def __format__(self, spec: str) -> str:
+        return format(REDACTED, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+# The kind of a value, where its Python type does not tell.
+Duration = Annotated[float, Meta(extra={"kind": "duration"})]
+Size = Annotated[int, Meta(extra={"kind": "size"})]
+FileName = Annotated[str, Meta(extra={"kind": "file name"})]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the configuration file."""
+
+
+class Listen(Section, frozen=True):
+    """One `[[listen]]` table per port or socket. At least one is required."""
+
+    endpoint: Annotated[
+        str,
+        Meta(
+            description="Where to listen, as a Twisted endpoint: "
+            '`"tcp:8080:interface=127.0.0.1"`, `tls:`, `unix:`, `systemd:`, `haproxy:`.'
+        ),
+    ]
+    serve: Annotated[
+        list[str],
+        Meta(
+            description="The APIs to serve there. Keep `ops` off public interfaces: "
+            "it shows metrics and health, and takes the commands of the operator."
+        ),
+    ]
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether only this machine can connect: a Unix socket or a loopback interface.
+
+        What does not show its address, for instance ``systemd:``, is taken for public.
+        """
+        kind, options = _split_endpoint(self.endpoint)
+        if kind == "unix":
+            return True
+        try:
+            address = ipaddress.ip_address(options.get("interface", ""))
+        except ValueError:
+            return False
+        return kind in ("tcp", "tcp6", "ssl", "tls") and address.is_loopback
+
+
+def _split_endpoint(endpoint: str) -> tuple[str, dict[str, str]]:
+    """Split a Twisted endpoint into its kind, without ``haproxy:``, and its named arguments."""
+    words = [[""]]
+    characters = iter(endpoint)
+    for character in characters:
+        if character == ":":
+            words.append([""])
+        elif character == "=" and len(words[-1]) == 1:
+            words[-1].append("")
+        else:
+            words[-1][-1] += next(characters, "") if character == "\\" else character
+    plain = [word[0] for word in words if len(word) == 1 and word[0] != "haproxy"]
+    return plain[0] if plain else "", dict(word for word in words if len(word) == 2)
+
+
+class Storage(Section, frozen=True):
+    """Where devices, users, commands and notifications are kept."""
+
+    url: Annotated[
+        Secret | None,
+        Meta(
+            description='The database: `"sqlite:///var/lib/gatewayd/gatewayd.db"` by absolute '
+            'path, `"sqlite:gatewayd.db"` beside the configuration file. The path is taken '
+            "literally. This or `url_file` is required."
+        ),
+    ] = None
+    url_file: Annotated[FileName | None, Meta(description="A file that holds the URL.")] = None
+    retention: Annotated[
+        Duration,
+        Meta(description="How long commands and notifications are kept.", ge=MINUTE),
+    ] = 7 * DAY
+
+    @property
+    def path(self) -> Path:
+        """The SQLite database file, absolute once :mod:`gatewayd.config` has read the settings.
+
+        :raises ValueError: there is no URL, or it names no SQLite database.
+        """
+        url = self.url.reveal() if self.url else ""
+        if not url.startswith(SQLITE):
+            raise ValueError("the store is no SQLite database")
+        return Path(url.removeprefix(SQLITE).removeprefix("//"))
+
+
+def sqlite_url(base: Path, url: str) -> str:
+    """Return the URL of an SQLite database with its path made absolute.
+
+    :raises ValueError: it is another URL, or none; the text does not show it, as the URLs of
+        databases have passwords in them.
+    """
+    scheme, found, _ = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        raise ValueError(f"{scheme}:// {LATER}; {SQLITE_URLS}")
+    path = url.removeprefix(SQLITE)
+    if path == url:
+        which = f'scheme "{scheme}"' if found and scheme.isalnum() else "URL"
+        raise ValueError(f"this {which} is not supported; {SQLITE_URLS}")
+    if path.startswith("//"):
+        path = path.removeprefix("//")
+        if not path.startswith("/"):
+            raise ValueError(f"the path after sqlite:// is not absolute; {SQLITE_URLS}")
+    if not path or path.endswith("/"):
+        raise ValueError(f"the URL names no file; {SQLITE_URLS}")
+    return f"{SQLITE}//{base / path}"
+
+
+class DeviceHive(Section, frozen=True):
+    """The DeviceHive API: its tokens and its first user."""
+
+    jwt_secret: Annotated[
+        Secret | None,
+        Meta(
+            description="Signs and verifies the tokens. This or `jwt_secret_file` is required "
+            "where a listener serves `devicehive`."
+        ),
+    ] = None
+    jwt_secret_file: Annotated[
+        FileName | None, Meta(description="A file that holds the secret.")
+    ] = None
+    jwt_secret_encoding: Annotated[
+        Literal["devicehive", "utf-8", "hex"],
+        Meta(
+            description="How the secret's text becomes the key: DeviceHive's lenient base64, "
+            "which keeps the tokens of an existing installation valid; the text itself; or "
+            "hexadecimal digits, the best choice for a new key."
+        ),
+    ] = "devicehive"  # noqa: S105 - an encoding's name
+    access_token_lifetime: Annotated[
+        Duration, Meta(description="How long an access token is valid.", ge=1.0)
+    ] = 30 * MINUTE
+    refresh_token_lifetime: Annotated[
+        Duration, Meta(description="How long a refresh token is valid.", ge=1.0)
+    ] = 182 * DAY
+    admin_login: Annotated[
+        str,
+        Meta(description="The login of the first user, an administrator."),
+    ] = "dhadmin"
+    admin_password: Annotated[
+        Secret | None,
+        Meta(
+            description="The password of the first user. Only used, and then required, while "
+            "the store has no user."
+        ),
+    ] = None
+    admin_password_file: Annotated[
+        FileName | None, Meta(description="A file that holds the password.")
+    ] = None
+
+
+class Limits(Section, frozen=True):
+    """What clients may use up. One that goes beyond is refused or disconnected."""
+
+    body: Annotated[Size, Meta(description="The body of an HTTP request.", ge=1)] = MIB
+    ws_message: Annotated[Size, Meta(description="A message on a WebSocket.", ge=1)] = MIB
+    send_window: Annotated[
+        Size,
+        Meta(description="What may wait to be sent to a WebSocket that reads too slowly.", ge=1),
+    ] = MIB
+    authentication: Annotated[
+        Duration, Meta(description="The time in which a WebSocket must authenticate.", ge=0.001)
+    ] = 10.0
+    header: Annotated[
+        Duration,
+        Meta(description="The time in which the header of a request must arrive.", ge=0.001),
+    ] = 10.0
+    body_time: Annotated[
+        Duration, Meta(description="The time in which the body of a request must arrive.", ge=0.001)
+    ] = 30.0
+    idle: Annotated[
+        Duration,
+        Meta(description="How long an HTTP connection may stay open between requests.", ge=0.001),
+    ] = 60.0
+    keepalive: Annotated[
+        Duration,
+        # Autobahn counts in whole seconds.
+        Meta(description="How often a silent WebSocket is pinged, in whole seconds.", ge=1.0),
+    ] = 30.0
+    in_flight: Annotated[
+        int, Meta(description="Requests of one WebSocket that wait for their answers.", ge=1)
+    ] = 256
+    subscriptions: Annotated[int, Meta(description="Subscriptions of one WebSocket.", ge=1)] = 1000
+    connections: Annotated[
+        int, Meta(description="Connections to all listeners together.", ge=1)
+    ] = 50000
+    json_depth: Annotated[
+        # Python's own limit of nested calls is 1000.
+        int, Meta(description="How deep JSON may be nested.", ge=1, le=500)
+    ] = 64
+    pending_writes: Annotated[
+        Size,
+        Meta(description="What may wait to be committed before writes are refused.", ge=1),
+    ] = 64 * MIB
+
+
+class Service(Section, frozen=True):
+    """The daemon itself."""
+
+    drain_timeout: Annotated[
+        Duration,
+        Meta(description="How long a stop waits for connections to finish before it cuts them."),
+    ] = 10.0
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of one daemon."""
+
+    listen: list[Listen]
+    storage: Storage
+    devicehive: DeviceHive = DeviceHive()
+    limits: Limits = Limits()
+    service: Service = Service()
+
+    def serves(self, api: str) -> bool:
+        """Tell whether any listener serves the API of this name."""
+        return any(api in listen.serve for listen in self.listen)
+
+
+#: The tables in the order of the reference, by name.
+SECTIONS: dict[str, type[Section]] = {
+    "listen": Listen,
+    "storage": Storage,
+    "devicehive": DeviceHive,
+    "limits": Limits,
+    "service": Service,
+}

@@ -1,0 +1,118 @@
+"""``twistd gatewayd``: its options, and the service they ask for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet import endpoints
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from gatewayd import __version__, config
+from gatewayd.core.tokens import decode_secret
+from gatewayd.dev import Welcome
+from gatewayd.errors import ConfigError
+from gatewayd.service import Gateway, die
+from gatewayd.settings import Settings
+
+DEFAULT_DATA = "gatewayd-data"
+
+
+class Options(usage.Options):
+    """The command line of the daemon; everything else is in the configuration file."""
+
+    synopsis = "twistd [twistd options] gatewayd (--config FILE | --dev)"
+    longdesc = "A gateway through which applications reach devices."
+    optFlags = [
+        ["dev", None, "Run on loopback with embedded storage and a simulated device."],
+        ["check", None, "Check the configuration and exit."],
+    ]
+    optParameters = [
+        [
+            "config",
+            None,
+            None,
+            "The configuration file (TOML); conf.d/*.toml beside it is read too.",
+        ],
+        ["data", None, None, f"With --dev: where everything is kept. [default: ./{DEFAULT_DATA}]"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["set"] = []
+
+    def opt_set(self, assignment: str) -> None:
+        """Override one setting, as in limits.body=2MiB; may be given several times."""
+        if "=" not in assignment:
+            raise usage.UsageError(f"--set needs KEY=VALUE, not {assignment!r}")
+        self["set"].append(assignment)
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"gatewayd {__version__}")  # noqa: T201 - what was asked for
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Load the settings. :raises UsageError: they cannot be used."""
+        if bool(self["dev"]) == bool(self["config"]):
+            raise usage.UsageError(
+                "give either --config FILE (an installation) or --dev (to try it out)"
+            )
+        if self["data"] and not self["dev"]:
+            raise usage.UsageError("--data goes with --dev; with --config the file says where")
+        try:
+            self["settings"] = self._load()
+            check(self["settings"])
+        except ConfigError as error:
+            print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201 - for the operator
+            sys.exit(1)
+        if self["check"]:
+            print("gatewayd: the configuration is good")  # noqa: T201 - what was asked for
+            sys.exit(0)
+
+    def _load(self) -> Settings:
+        if self["config"]:
+            return config.load(Path(self["config"]), self["set"])
+        self["data"] = self["data"] or DEFAULT_DATA
+        return config.dev(Path(self["data"]), self["set"])
+
+
+def check(settings: Settings) -> None:
+    """Check what only the parts can tell. :raises ConfigError:"""
+    from twisted.internet import reactor
+
+    secret = settings.devicehive.jwt_secret
+    if secret is not None:
+        decode_secret(secret.reveal(), settings.devicehive.jwt_secret_encoding)
+    for number, listen in enumerate(settings.listen):
+        try:
+            endpoints.serverFromString(reactor, listen.endpoint)
+        except Exception as error:
+            raise ConfigError(
+                f"listen.{number}.endpoint: {listen.endpoint!r} is no endpoint: {error}"
+            ) from None
+
+
+def makeService(options: Options) -> IService:
+    """Return the daemon as a service."""
+    from twisted.internet import reactor
+
+    # Twisted's timers follow the time of day; a clock that is set must not fire or freeze them.
+    reactor.seconds = time.monotonic  # type: ignore[attr-defined,method-assign]
+    parent = MultiService()
+    gateway = Gateway(options["settings"], reactor)
+    gateway.setServiceParent(parent)
+    gateway.ready.addErrback(_failed, reactor)
+    if options["dev"]:
+        Welcome(gateway, Path(options["data"])).setServiceParent(parent)
+    return parent
+
+
+def _failed(failure: Failure, reactor: Any) -> None:
+    if not failure.check(ConfigError):
+        failure.printTraceback()
+    die(reactor, failure.getErrorMessage())

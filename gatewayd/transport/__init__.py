@@ -1,0 +1,1 @@
+"""Twisted, Autobahn and Klein plumbing that knows no API."""

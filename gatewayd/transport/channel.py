@@ -1,0 +1,386 @@
+"""One HTTP/1.1 connection with deadlines, strict framing and a polite close."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
+
+from gatewayd.transport.request import GatewayRequest, error_body
+
+if TYPE_CHECKING:
+    from gatewayd.transport.site import GatewaySite
+
+#: Seconds of a body before its rate is judged: the first round trips say nothing about it.
+BODY_GRACE = 10.0
+
+#: Seconds that a client has to read an error and close, before the connection is aborted. With
+#: the header deadline and two ticks of the site it keeps any silent client below 15 seconds.
+CLOSE_SECONDS = 3.0
+
+#: Bytes that are read and thrown away after an error, so that the kernel does not answer them
+#: with a reset that would destroy the error on its way to the client.
+DISCARD_BYTES = 16 * 1024 * 1024
+
+# Longer numbers are never a sensible length, and int() raises ValueError from 4301 digits on.
+_LENGTH_DIGITS = 18
+
+_TARGET = re.compile(rb"/[!-~]*|\*")
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]{0,255}")
+
+
+@attrs.frozen
+class HttpLimits:
+    """What a client may take of an HTTP listener.
+
+    :ivar body: bytes of one request body; more is 413.
+    :ivar header_seconds: from the connect or a request's first byte to the end of its headers.
+    :ivar body_seconds: from the end of the headers to the end of the body.
+    :ivar body_rate: bytes per second that a body must average, judged after ten seconds of it.
+    :ivar idle_seconds: how long a connection is kept between two requests.
+    :ivar stall_seconds: how long the client may leave what we sent unread.
+    :ivar headers: header lines of one request; more is 431.
+    :ivar header_bytes: bytes of request line and headers, line ends included; more is 431.
+    :ivar connections: connections of one site; those beyond are closed at once.
+    """
+
+    body: int = 1024 * 1024
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    body_rate: int = 1024
+    idle_seconds: float = 60.0
+    stall_seconds: float = 10.0
+    headers: int = 100
+    header_bytes: int = 16 * 1024
+    connections: int = 50_000
+
+
+class Phase(enum.Enum):
+    """Where a connection stands; each phase but :attr:`HANDLING` has a deadline."""
+
+    IDLE = enum.auto()  #: between two requests
+    HEAD = enum.auto()  #: before the end of a request's headers
+    BODY = enum.auto()  #: before the end of a request's body
+    HANDLING = enum.auto()  #: a resource is preparing or writing the response
+    CLOSING = enum.auto()  #: closed by us; input is thrown away
+    GONE = enum.auto()  #: lost, or taken over by another protocol
+
+
+class GatewayChannel(HTTPChannel):
+    """A connection of a :class:`~gatewayd.transport.site.GatewaySite`.
+
+    Twisted's own timeout is idle-only: a client that sends one byte per minute stays for ever.
+    Here every phase has an absolute deadline, and the site's clock calls :meth:`expire`.
+
+    Setting :attr:`transport` to None is how Autobahn's resource takes a connection over in the
+    middle of a request. From then on the channel is :attr:`Phase.GONE` and touches nothing.
+
+    :ivar due: when :meth:`expire` must be called, in seconds of the site's reactor.
+    """
+
+    site: GatewaySite
+    requestFactory = GatewayRequest
+
+    # The limits are judged here, with 431 instead of Twisted's 400.
+    maxHeaders = sys.maxsize
+    totalHeadersSize = sys.maxsize
+
+    _transport: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due = math.inf
+        self._phase = Phase.GONE
+        self._phase_due = math.inf
+        self._stall_due = math.inf
+        self._head_bytes = 0
+        self._head_lines = 0
+        self._body_bytes = 0
+        self._body_began = 0.0
+        self._discarded = 0
+
+    # ---- life of the connection
+
+    @property
+    def transport(self) -> Any:
+        """Where to write; None when another protocol has taken the connection over."""
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
+        if transport is None:
+            self._leave()
+
+    def connectionMade(self) -> None:
+        """Begin to wait for the first request, or close if the site is full or stopping."""
+        super().connectionMade()
+        self.MAX_LENGTH = self.site.limits.header_bytes
+        if self.site.admit():
+            self._await_head()
+        else:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the site and tell the running request."""
+        self._leave()
+        super().connectionLost(reason)
+
+    def _leave(self) -> None:
+        self._phase = Phase.GONE
+        self.site.forget(self)
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        self._phase = phase
+        self._phase_due = self.site.reactor.seconds() + seconds
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the site when to look at this connection again."""
+        self.due = min(self._phase_due, self._stall_due)
+        quiet = self._phase is Phase.IDLE and self._stall_due == math.inf
+        self.site.watch(self, idle=quiet)
+
+    def _await_head(self) -> None:
+        self._head_bytes = self._head_lines = 0
+        self._enter(Phase.HEAD, self.site.limits.header_seconds)
+
+    def _await_body(self) -> None:
+        self._body_bytes = 0
+        self._body_began = self.site.reactor.seconds()
+        self._enter(Phase.BODY, min(BODY_GRACE, self.site.limits.body_seconds))
+
+    def expire(self, now: float) -> None:
+        """Act on a deadline that has passed.
+
+        :param now: the site's reactor's time in seconds.
+        """
+        if self._stall_due <= now or self._phase is Phase.CLOSING:
+            self.abort()
+        elif self._phase is Phase.IDLE:
+            self._close(CLOSE_SECONDS)
+        elif self._phase is Phase.HEAD:
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        elif self._phase is Phase.BODY:
+            self._judge_body(now)
+
+    def _judge_body(self, now: float) -> None:
+        elapsed = now - self._body_began
+        limits = self.site.limits
+        if elapsed >= limits.body_seconds or self._body_bytes < limits.body_rate * elapsed:
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def drain(self) -> None:
+        """Close now if no request has begun; a request under way may still be answered."""
+        unused = self._phase is Phase.HEAD and not self._head_bytes and not self._buffer
+        if unused or self._phase is Phase.IDLE:
+            self._close(CLOSE_SECONDS)
+
+    # ---- what the client sends
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse what has come, unless the connection is over."""
+        if self._phase is Phase.GONE:
+            return
+        if self._phase is Phase.CLOSING:
+            self._discard(data)
+            return
+        if self._phase is Phase.IDLE:
+            self._await_head()
+        super().dataReceived(data)
+        # A response that is finished at once makes Twisted call this method within itself; then
+        # the outer call goes on with the buffer.
+        if self._busyReceiving or not self._buffer:
+            return
+        if self._phase is Phase.IDLE:
+            self._await_head()
+        if self._phase is Phase.HEAD and b"\n" in self._buffer:
+            # Twisted waits for CR LF; a line that ends with LF alone would never be one.
+            self.refuse(HTTPStatus.BAD_REQUEST)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Take the request line or a header, within the limits and without continuation."""
+        if self._phase is Phase.IDLE:
+            self._await_head()
+        elif self._phase is not Phase.HEAD:
+            return
+        self._head_bytes += len(line) + len(self.delimiter)
+        self._head_lines += bool(line)
+        limits = self.site.limits
+        if self._head_bytes > limits.header_bytes or self._head_lines > limits.headers + 1:
+            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif line[:1] in (b" ", b"\t"):
+            # RFC 9112 section 5.2: obs-fold; peers disagree on what it means.
+            self.refuse(HTTPStatus.BAD_REQUEST)
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that alone is longer than the headers may be."""
+        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        # Twisted ignores "identity" (gone since RFC 7230) and passes any number to int().
+        if header == b"Transfer-Encoding" and data.lower() != b"chunked":
+            return self._failChooseTransferDecoder()
+        if header == b"Content-Length" and data.isdigit() and len(data) > _LENGTH_DIGITS:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return False
+        return bool(super()._maybeChooseTransferDecoder(header, data))
+
+    def allHeadersReceived(self) -> None:
+        """Judge the headers as a whole, before a body is asked for with ``100 Continue``."""
+        if self._phase is not Phase.HEAD:
+            return
+        fault = self._fault()
+        if fault is not None:
+            self.refuse(fault)
+            return
+        if self.length != 0:
+            self._await_body()
+        super().allHeadersReceived()
+
+    def _fault(self) -> HTTPStatus | None:
+        """Find what is wrong with the request line and headers together, if anything is."""
+        modern = self._version == b"HTTP/1.1"
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", [])
+        if len(hosts) != 1 and (modern or hosts):
+            return HTTPStatus.BAD_REQUEST
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            return HTTPStatus.BAD_REQUEST
+        if not _TARGET.fullmatch(self._path):
+            return HTTPStatus.BAD_REQUEST
+        if self.length is None and not modern:
+            # RFC 9112 section 6.1: HTTP/1.0 has no chunked encoding, so the framing is faulty.
+            return HTTPStatus.BAD_REQUEST
+        if self.length is not None and self.length > self.site.limits.body:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return None
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a piece of the body, or keep pipelined requests for later."""
+        if self._phase is Phase.BODY:
+            self._body_bytes += len(data)
+        elif self._phase is not Phase.HANDLING:
+            return
+        super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """Hand the complete request to its resource."""
+        if self._phase in (Phase.HEAD, Phase.BODY):
+            self._enter(Phase.HANDLING, math.inf)
+            super().allContentReceived()
+
+    # ---- what the client gets
+
+    def requestDone(self, request: GatewayRequest) -> None:
+        """Go on with the next request, or close when the client or the site wants that."""
+        if self._phase is Phase.HANDLING:
+            self._enter(Phase.IDLE, self.site.limits.idle_seconds)
+        if self._phase is not Phase.GONE:
+            self.persistent = self.persistent and not self.site.stopping
+            super().requestDone(request)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send a response's head, without Twisted's version banner."""
+        if headers.getRawHeaders(b"Server") == [server.version]:
+            headers.removeHeader(b"Server")
+        if self.site.stopping:
+            headers.setRawHeaders(b"Connection", [b"close"])
+        if self.transport is not None:
+            super().writeHeaders(version, code, reason, headers)
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of a response."""
+        if self.transport is not None:
+            super().write(data)
+
+    def writeSequence(self, iovec: list[bytes]) -> None:
+        """Send pieces of a response."""
+        if self.transport is not None:
+            super().writeSequence(iovec)
+
+    def pauseProducing(self) -> None:
+        """Begin to count the time in which the client does not read."""
+        if self._phase is not Phase.GONE:
+            self._stall_due = self.site.reactor.seconds() + self.site.limits.stall_seconds
+            self._report()
+            super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on writing: the client has read everything."""
+        if self._phase is Phase.GONE:
+            return
+        self._stall_due = math.inf
+        if self._phase is Phase.IDLE:
+            self._enter(Phase.IDLE, self.site.limits.idle_seconds)
+        else:
+            self._report()
+        super().resumeProducing()
+
+    # ---- ends
+
+    def loseConnection(self) -> None:
+        """Close when everything has been sent; the client may take its usual time to read it."""
+        self._close(self.site.limits.stall_seconds)
+
+    def _close(self, seconds: float) -> None:
+        if self._phase is Phase.GONE:
+            return
+        if self._phase is not Phase.CLOSING:
+            self._stall_due = math.inf
+            self._enter(Phase.CLOSING, seconds)
+        super().loseConnection()
+
+    def abort(self) -> None:
+        """Drop the connection with whatever has not been sent."""
+        if self._phase is not Phase.GONE:
+            self._stall_due = math.inf
+            self._enter(Phase.CLOSING, math.inf)
+            self.transport.abortConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(HTTPStatus.BAD_REQUEST)
+
+    def refuse(self, code: int) -> None:
+        """Answer the request that is coming in with an error and close.
+
+        Only our side is closed at first, and what the client still sends is thrown away for a
+        while: a full close with unread input makes the kernel send a reset, and the client
+        would lose the answer.
+
+        :param code: the HTTP status.
+        """
+        if self._phase not in (Phase.HEAD, Phase.BODY):
+            return
+        body = error_body(code)
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+            b"Connection: close\r\n\r\n%s"
+            % (code, HTTPStatus(code).phrase.encode("ascii"), len(body), body)
+        )
+        self._stall_due = math.inf
+        self._enter(Phase.CLOSING, CLOSE_SECONDS)
+        self.clearLineBuffer()
+        self.transport.unregisterProducer()
+        self._networkProducer.resumeProducing()
+        if self.isSecure():
+            # TLS sends its close alert and goes on reading until the client's.
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > DISCARD_BYTES:
+            self.abort()

@@ -1,0 +1,293 @@
+"""JSON routes on Klein: encoding, one error table per API, CORS and method override."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, unquote
+
+import attrs
+import msgspec
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET, Request
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter
+
+from gatewayd.errors import GatewayError
+from gatewayd.transport.request import error_body
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+_log = Logger()
+
+_OVERRIDES = frozenset({b"PUT", b"DELETE", b"HEAD", b"OPTIONS"})
+_BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+
+
+class BadBody(ValueError):
+    """The request body is not JSON in UTF-8; the text says why, without quoting the body."""
+
+
+@attrs.frozen
+class Answer:
+    """A complete response.
+
+    :ivar status: the HTTP status.
+    :ivar body: the encoded body, JSON unless ``headers`` has another Content-Type.
+    :ivar headers: more headers; Content-Length is set by :class:`JsonApp`.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+#: Translates whatever a handler raised, or Werkzeug's ``HTTPException`` when no route fits, into
+#: the API's own error form. What it does not know it must turn into a 500.
+ErrorTable = Callable[[Exception], Answer]
+
+
+def plain_errors(error: Exception) -> Answer:
+    """Translate errors into the form of the HTTP layer, for an API that has none of its own."""
+    if isinstance(error, BadBody):
+        return Answer(HTTPStatus.BAD_REQUEST, error_body(HTTPStatus.BAD_REQUEST, str(error)))
+    if isinstance(error, HTTPException) and error.code is not None:
+        return Answer(error.code, error_body(error.code))
+    return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, error_body(HTTPStatus.INTERNAL_SERVER_ERROR))
+
+
+def read_json(request: Request) -> Any:
+    """Decode the request body.
+
+    The media type is not looked at: many device stacks send none, or their library's default.
+
+    :raises BadBody: if the body is empty, not JSON, nested too deeply, or not UTF-8.
+    """
+    charset = _charset(request.getHeader("Content-Type") or "")
+    if charset not in _CHARSETS:
+        raise BadBody("unsupported charset")
+    assert request.content is not None
+    request.content.seek(0)
+    try:
+        return msgspec.json.decode(request.content.read())
+    except UnicodeDecodeError:
+        raise BadBody("not UTF-8") from None
+    except msgspec.DecodeError:
+        raise BadBody("not JSON") from None
+    except RecursionError:
+        raise BadBody("nested too deeply") from None
+
+
+def _charset(content_type: str) -> str:
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"').lower()
+    return "utf-8"
+
+
+class Segment(BaseConverter):
+    """``<seg:name>``: one path segment that may contain any character, ``/`` included.
+
+    Twisted decodes each segment and Klein joins them with ``/``, so an encoded slash in an id
+    would end the segment. The root resource therefore quotes ``%`` and ``/`` again in each
+    segment, and this converter undoes that.
+    """
+
+    regex = "[^/]+"
+    part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        """Decode the segment."""
+        return unquote(value)
+
+    def to_url(self, value: Any) -> str:
+        """Encode a value for use as one segment."""
+        return quote(quote(str(value), safe=""), safe="")
+
+
+class JsonApp(Klein):
+    """A Klein application whose every response has one API's form.
+
+    Use it as a class attribute, as any Klein application; :meth:`resource` of the bound
+    application goes into the resource tree. Plain Klein routes may stand beside
+    :meth:`json_route`.
+
+    :param errors: translates exceptions, unknown paths (404) and wrong methods (405).
+    :param cors: headers for every response; None to leave ``OPTIONS`` to the routes.
+    :param preflight: the answer to ``OPTIONS`` on every path, if there are ``cors`` headers.
+    :param method_override: whether ``X-HTTP-Method-Override`` changes the method of a ``POST``.
+    """
+
+    def __init__(
+        self,
+        errors: ErrorTable = plain_errors,
+        *,
+        cors: Mapping[str, str] | None = None,
+        preflight: Answer | None = None,
+        method_override: bool = False,
+    ) -> None:
+        super().__init__()
+        self.errors = errors
+        self.cors = cors
+        self.preflight = preflight or Answer(HTTPStatus.OK)
+        self.method_override = method_override
+        # The defaults answer "//" and a trailing "/" with redirects that no client here follows.
+        self.url_map.merge_slashes = False
+        self.url_map.strict_slashes = False
+        self.url_map.converters["seg"] = Segment
+
+        def handle_error(*args: Any) -> bytes:
+            # Klein passes the instance first if the application is bound to one.
+            request, failure = args[-2:]
+            return prepare(request, self.translate(request, failure))
+
+        self.handle_errors(Exception)(handle_error)  # type: ignore[arg-type]
+
+    def __get__(self, instance: Any, owner: object) -> JsonApp:
+        # Klein makes the bound application without arguments.
+        bound = cast(JsonApp, super().__get__(instance, owner))
+        if bound is not self:
+            bound.errors = self.errors
+            bound.cors = self.cors
+            bound.preflight = self.preflight
+            bound.method_override = self.method_override
+        return bound
+
+    def resource(self) -> RestResource:
+        """Make the resource that routes into this application."""
+        return RestResource(self)
+
+    def json_route(
+        self, path: str, *, methods: Iterable[str], status: int = HTTPStatus.OK
+    ) -> Callable[[Handler], Handler]:
+        """Declare ``async def handler([self,] request, **segments)`` for a path.
+
+        The handler returns an :class:`Answer`, or encoded JSON as bytes, or anything that
+        msgspec encodes. It is cancelled when the client disconnects.
+
+        :param path: a Werkzeug rule; write ``<seg:name>`` for ids.
+        :param methods: the HTTP methods; ``HEAD`` comes with ``GET``.
+        :param status: the status of a result that is not an :class:`Answer`; with 204 the
+            result is not sent.
+        """
+        verbs = list(methods)
+
+        def declare(handler: Handler) -> Handler:
+            async def endpoint(*args: Any, **segments: Any) -> bytes:
+                result = await handler(*args, **segments)
+                return prepare(args[-1], _as_answer(result, status))
+
+            # Klein would name the endpoint after the function, and so lose equal names.
+            self.route(path, methods=verbs, endpoint=f"{' '.join(verbs)} {path}")(endpoint)
+            return handler
+
+        return declare
+
+    def translate(self, request: Request, failure: Failure) -> Answer:
+        """Find the answer to an exception; log it with its traceback if nobody expected it."""
+        error = failure.value
+        assert isinstance(error, Exception)
+        try:
+            answer = self.errors(error)
+        except Exception:
+            _log.failure("The error table failed")
+            answer = plain_errors(RuntimeError())
+        known = isinstance(error, (GatewayError, HTTPException))
+        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and not known:
+            _log.failure("{method} failed", failure=failure, method=request.method.decode("ascii"))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            allowed = ", ".join(sorted(error.valid_methods))
+            answer = attrs.evolve(answer, headers={"Allow": allowed, **answer.headers})
+        return answer
+
+
+class RestResource(KleinResource):
+    """Everything about a :class:`JsonApp` that happens before routing."""
+
+    def __init__(self, app: JsonApp) -> None:
+        super().__init__(app)
+        self._json_app = app
+
+    def render(self, request: Request) -> Any:  # type: ignore[override]
+        """Apply CORS and method override, then route."""
+        app = self._json_app
+        request.defaultContentType = None
+        for name, value in (app.cors or {}).items():
+            request.setHeader(name, value)
+        if app.method_override:
+            override_method(request)
+        if app.cors is not None and request.method == b"OPTIONS":
+            return send(request, app.preflight)
+        try:
+            check_path(request)
+            return super().render(request)
+        except Exception:
+            # For instance Werkzeug's BadHost; Klein handles only what comes after the binding.
+            return send(request, app.translate(request, Failure()))
+
+
+def _as_answer(result: Any, status: int) -> Answer:
+    if isinstance(result, Answer):
+        return result
+    return Answer(status, result if isinstance(result, bytes) else msgspec.json.encode(result))
+
+
+def prepare(request: Request, answer: Answer) -> bytes:
+    """Set an answer's status and headers on a request.
+
+    :return: the body that remains to be written.
+    """
+    request.setResponseCode(answer.status)
+    for name, value in answer.headers.items():
+        request.setHeader(name, value)
+    if answer.status in _BODILESS:
+        return b""
+    body = answer.body
+    if _is_overridden_head(request):
+        # The client sent a POST and would wait for as many bytes as Content-Length says.
+        body = b""
+    if body and not request.responseHeaders.hasHeader("Content-Type"):
+        request.setHeader("Content-Type", "application/json")
+    request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def send(request: Request, answer: Answer) -> int:
+    """Send a whole answer and finish the request.
+
+    :return: what a resource's ``render`` returns then.
+    """
+    request.write(prepare(request, answer))
+    request.finish()
+    return NOT_DONE_YET
+
+
+def _override(request: Request) -> bytes:
+    return (request.getHeader(b"X-HTTP-Method-Override") or b"").strip().upper()
+
+
+def _is_overridden_head(request: Request) -> bool:
+    return request.method == b"HEAD" and _override(request) == b"HEAD"
+
+
+def override_method(request: Request) -> None:
+    """Change the method of a ``POST`` as its ``X-HTTP-Method-Override`` header says."""
+    if request.method == b"POST" and _override(request) in _OVERRIDES:
+        request.method = _override(request)
+
+
+def check_path(request: Request) -> None:
+    """Refuse a path that is not UTF-8, which Klein would log as an error of ours.
+
+    :raises BadRequest: if it is not.
+    """
+    try:
+        b"/".join([*(request.prepath or ()), *(request.postpath or ())]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest from None

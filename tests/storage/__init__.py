@@ -1,0 +1,11 @@
+import pytest
+
+# Their assertions explain themselves like those of a test module.
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.conformance_{topic}"
+        for topic in (
+            "append", "commands", "devices", "groups", "listing", "replay", "retention", "users",
+        )
+    )
+)  # fmt: skip

@@ -1,0 +1,66 @@
+"""The configuration reference: that it is complete and the one in the repository is current."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatewayd.reference import keys, render
+from gatewayd.settings import LATER_APIS, LATER_TABLES, SECTIONS, Settings
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+
+def test_page_is_current() -> None:
+    """docs/configuration.md is what the settings types say today."""
+    assert PAGE.read_text() == render(), "run: python -m gatewayd.reference > docs/configuration.md"
+
+
+def test_module_prints_the_page() -> None:
+    """``python -m gatewayd.reference`` prints exactly the page."""
+    command = [sys.executable, "-m", "gatewayd.reference"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert printed.stdout == render()
+
+
+def test_sections_are_the_settings() -> None:
+    """Every table of the settings has its section, in the same order."""
+    assert tuple(SECTIONS) == Settings.__struct_fields__
+
+
+@pytest.mark.parametrize("table", SECTIONS)
+def test_every_key_has_its_row(table: str) -> None:
+    """Every key of a table has a row, with its meaning, in the section of that table."""
+    headline = f"\n## `[[{table}]]`\n" if table == "listen" else f"\n## `[{table}]`\n"
+    section = render().split(headline)[1].split("\n## ")[0]
+    for key in keys(SECTIONS[table]).values():
+        row = next(line for line in section.splitlines() if line.startswith(f"| `{key.name}` |"))
+        assert row.endswith(f"| {key.meaning} |")
+        assert row.count(" | ") == 3
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '| `body` | size, at least 1B | `"1MiB"` | ',
+        '| `retention` | duration, at least 1m | `"7d"` | ',
+        "| `json_depth` | number, at least 1 and at most 500 | `64` | ",
+        "| `jwt_secret` | secret | none | ",
+        "| `endpoint` | text | required | ",
+        '| `jwt_secret_encoding` | `"devicehive"`, `"hex"`, `"utf-8"` | `"devicehive"` | ',
+    ],
+)
+def test_row_names_type_range_and_default(row: str) -> None:
+    """A row has the type with its range and the default as the file would write it."""
+    assert f"\n{row}" in render()
+
+
+@pytest.mark.parametrize("name", [*LATER_TABLES.values(), *LATER_APIS, "postgresql://"])
+def test_what_comes_later_is_named(name: str) -> None:
+    """What later versions will have is listed as not available yet."""
+    later = render().split("\n## For later versions\n")[1]
+    assert f"`{name}`" in later
+    assert "not available yet in this version" in later
