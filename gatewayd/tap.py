@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 
 from gatewayd import __version__, config
 from gatewayd.core.tokens import decode_secret
-from gatewayd.dev import Welcome
 from gatewayd.errors import ConfigError
 from gatewayd.service import Gateway, die
 from gatewayd.settings import Settings
@@ -108,6 +107,8 @@ def makeService(options: Options) -> IService:
     gateway.setServiceParent(parent)
     gateway.ready.addErrback(_failed, reactor)
     if options["dev"]:
+        from gatewayd.dev import Welcome  # an installation needs no simulator
+
         Welcome(gateway, Path(options["data"])).setServiceParent(parent)
     return parent
 

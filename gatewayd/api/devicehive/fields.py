@@ -64,9 +64,10 @@ class Fields:
     def raw(self, name: str) -> bytes | None:
         """Return a field's JSON text."""
         value = self._members.get(name)
-        if value is None or value == b"null":
+        if value is None:
             return None
-        return bytes(value)
+        text = bytes(value)
+        return None if text == b"null" else text
 
     def value(self, name: str) -> Any:
         """Return a field of any type. :raises Malformed:"""
