@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatewayd import config
 from gatewayd.errors import ConfigError
-from gatewayd.settings import Settings
+from gatewayd.settings import Secret, Settings
 
 PLANTED = "hunter2-planted"
 MINIMAL = """
@@ -52,3 +53,10 @@ class Files:
             self.load(text, overrides)
         assert PLANTED not in str(raised.value)
         return str(raised.value).splitlines()
+
+
+def look_up(settings: Settings, path: str) -> Any:
+    value: Any = settings
+    for part in path.split("."):
+        value = value[int(part)] if part.isdecimal() else getattr(value, part)
+    return value.reveal() if isinstance(value, Secret) else value

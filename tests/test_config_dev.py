@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactor
 from gatewayd import config
 from gatewayd.errors import ConfigError
 from gatewayd.settings import Listen
-from tests.config_files import PLANTED
+from tests.config_files import PLANTED, look_up
 
 # --dev
 

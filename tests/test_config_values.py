@@ -9,16 +9,8 @@ import pytest
 
 from gatewayd import config
 from gatewayd.reference import keys
-from gatewayd.settings import SECTIONS, Listen, Secret, Settings, Storage
-from tests.config_files import MINIMAL, OPS_ONLY, PLANTED, Files
-
-
-def look_up(settings: Settings, path: str) -> Any:
-    value: Any = settings
-    for part in path.split("."):
-        value = value[int(part)] if part.isdecimal() else getattr(value, part)
-    return value.reveal() if isinstance(value, Secret) else value
-
+from gatewayd.settings import SECTIONS, Listen, Secret, Storage
+from tests.config_files import MINIMAL, OPS_ONLY, PLANTED, Files, look_up
 
 # What takes effect
 
