@@ -67,9 +67,7 @@ class Gateway(Service):
         self._store = _store(settings, reactor, wall)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         retention = int(settings.storage.retention * 1000)
-        self.core = Core(
-            self._store, _tokens(settings, wall), in_thread, wall, reactor, retention
-        )
+        self.core = Core(self._store, _tokens(settings, wall), in_thread, wall, reactor, retention)
         self._apis: dict[str, Api] = {"devicehive": _devicehive(settings, self.core, reactor)}
         self._mounts: dict[str, Mount] = {**self._apis, "ops": Health(self._checks())}
         self._sites = [self._site(listen) for listen in settings.listen]
@@ -82,6 +80,7 @@ class Gateway(Service):
         http = HttpLimits(
             body=limits.body, header_seconds=limits.header, body_seconds=limits.body_time,
             idle_seconds=limits.idle, connections=limits.connections,
+            connections_per_address=limits.connections_per_address,
         )  # fmt: skip
         root = Root([self._mounts[name] for name in listen.serve])
         return GatewaySite(root, http, self.reactor)
@@ -177,6 +176,7 @@ def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:
     sockets = WebSocketLimits(
         message=limits.ws_message, send_window=limits.send_window, keepalive=limits.keepalive,
         connections=limits.connections,
+        connections_per_address=limits.connections_per_address,
     )  # fmt: skip
     return DeviceHive(core, reactor, session, sockets)
 

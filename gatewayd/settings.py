@@ -246,16 +246,18 @@ class Limits(Section, frozen=True):
     ] = 60.0
     keepalive: Annotated[
         Duration,
-        # Autobahn counts in whole seconds.
-        Meta(description="How often a silent WebSocket is pinged, in whole seconds.", ge=1.0),
+        Meta(description="How often a WebSocket is pinged.", ge=1.0),
     ] = 30.0
     in_flight: Annotated[
         int, Meta(description="Requests of one WebSocket that wait for their answers.", ge=1)
     ] = 256
     subscriptions: Annotated[int, Meta(description="Subscriptions of one WebSocket.", ge=1)] = 1000
     connections: Annotated[
-        int, Meta(description="Connections to all listeners together.", ge=1)
+        int, Meta(description="Connections to one listener, and sockets of one API.", ge=1)
     ] = 50000
+    connections_per_address: Annotated[
+        int, Meta(description="Of these, those of one client address.", ge=1)
+    ] = 10000
     json_depth: Annotated[
         # Python's own limit of nested calls is 1000.
         int, Meta(description="How deep JSON may be nested.", ge=1, le=500)

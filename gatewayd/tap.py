@@ -17,6 +17,7 @@ from gatewayd.core.tokens import decode_secret
 from gatewayd.errors import ConfigError
 from gatewayd.service import Gateway, die
 from gatewayd.settings import Settings
+from gatewayd.transport.tls import restrict_ciphers
 
 DEFAULT_DATA = "gatewayd-data"
 
@@ -102,6 +103,7 @@ def makeService(options: Options) -> IService:
 
     # Twisted's timers follow the time of day; a clock that is set must not fire or freeze them.
     reactor.seconds = time.monotonic  # type: ignore[attr-defined,method-assign]
+    restrict_ciphers()
     parent = MultiService()
     gateway = Gateway(options["settings"], reactor)
     gateway.setServiceParent(parent)

@@ -36,6 +36,7 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "limits.in_flight": ("7", 7),
     "limits.subscriptions": ("8", 8),
     "limits.connections": ("9", 9),
+    "limits.connections_per_address": ("9", 9),
     "limits.json_depth": ("500", 500),
     "limits.pending_writes": ("1GiB", 1073741824),
     "service.drain_timeout": ("0s", 0.0),

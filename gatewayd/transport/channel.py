@@ -52,6 +52,7 @@ class HttpLimits:
     :ivar headers: header lines of one request; more is 431.
     :ivar header_bytes: bytes of request line and headers, line ends included; more is 431.
     :ivar connections: connections of one site; those beyond are closed at once.
+    :ivar connections_per_address: of them, those of one client address.
     """
 
     body: int = 1024 * 1024
@@ -63,6 +64,7 @@ class HttpLimits:
     headers: int = 100
     header_bytes: int = 16 * 1024
     connections: int = 50_000
+    connections_per_address: int = 10_000
 
 
 class Phase(enum.Enum):
@@ -108,6 +110,8 @@ class GatewayChannel(HTTPChannel):
         self._body_bytes = 0
         self._body_began = 0.0
         self._discarded = 0
+        #: the client's address, while the site counts this connection
+        self.counted: str | None = None
 
     # ---- life of the connection
 
@@ -126,7 +130,7 @@ class GatewayChannel(HTTPChannel):
         """Begin to wait for the first request, or close if the site is full or stopping."""
         super().connectionMade()
         self.MAX_LENGTH = self.site.limits.header_bytes
-        if self.site.admit():
+        if self.site.admit(self):
             self._await_head()
         else:
             self.transport.abortConnection()

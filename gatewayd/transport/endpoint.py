@@ -18,6 +18,8 @@ from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 
+from gatewayd.transport.census import Census
+
 if TYPE_CHECKING:
     from gatewayd.transport.session import WebSocketSession
     from gatewayd.transport.websocket import WebSocketFactory
@@ -159,7 +161,7 @@ class WebSocketResource(autobahn_resource.WebSocketResource):
         """Answer *request*, at once or when ``accept`` has decided."""
         try:
             handshake = Handshake.of(request)
-            self._check_room()
+            self._check_room(request)
             greeting = None if self._accept is None else self._accept(request)
             if not isawaitable(greeting):
                 self._upgrade(request, handshake, greeting)
@@ -176,21 +178,22 @@ class WebSocketResource(autobahn_resource.WebSocketResource):
         try:
             result = await greeting
             if request.channel is not None:
-                self._check_room()
+                self._check_room(request)
                 self._upgrade(request, handshake, result)
         except Exception as error:
             if request.channel is not None:
                 _refuse(request, error)
 
-    def _check_room(self) -> None:
-        if self._sessions.full:
+    def _check_room(self, request: Any) -> None:
+        if not self._sessions.has_room(Census.host(request.getClientAddress())):
             raise refusal(503)
 
     def _upgrade(self, request: Any, handshake: Handshake, greeting: Any) -> None:
         """Give the request's transport to a new session."""
         session = self._sessions.buildProtocol(request.getClientAddress())
         session.greeting = greeting
-        session.peer = str(getattr(request.getClientAddress(), "host", "?"))
+        session.host = Census.host(request.getClientAddress())
+        session.peer = session.host or "?"
         chosen = session.subprotocol(handshake.subprotocols)
         if chosen is not None and chosen not in handshake.subprotocols:
             raise ValueError(f"subprotocol {chosen!r} was not offered")

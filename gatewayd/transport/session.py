@@ -43,11 +43,13 @@ class WebSocketSession(MessageParser):
 
     :ivar greeting: what the resource's ``accept`` returned for this handshake, else None.
     :ivar peer: the client's address, for logs.
+    :ivar host: the client's address as it counts for the limit per address.
     :ivar websocket_protocol_in_use: the subprotocol that was chosen, else None.
     """
 
     greeting: Any = None
     peer: str = "?"
+    host: str | None = None
     websocket_protocol_in_use: str | None = None
 
     _was_open = False
@@ -232,7 +234,7 @@ class WebSocketSession(MessageParser):
 
     def connectionMade(self) -> None:
         """Take the transport; the handshake has not been answered yet."""
-        self.factory.sessions.add(self)
+        self.factory.count(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)

@@ -11,6 +11,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from gatewayd.transport.census import Census
 from gatewayd.transport.channel import GatewayChannel, HttpLimits
 from gatewayd.transport.request import GatewayRequest
 
@@ -48,6 +49,7 @@ class GatewaySite(Site):
         self._idle: dict[GatewayChannel, None] = {}
         self._tick_call: IDelayedCall | None = None
         self._empty: list[Deferred[None]] = []
+        self._census = Census(limits.connections_per_address)
 
     @property
     def connections(self) -> int:
@@ -69,9 +71,15 @@ class GatewaySite(Site):
 
     # ---- what channels call
 
-    def admit(self) -> bool:
-        """Tell whether one more connection may be served."""
-        return not self.stopping and self.connections < self.limits.connections
+    def admit(self, channel: GatewayChannel) -> bool:
+        """Tell whether a new connection may be served; if so, count it for its address."""
+        host = Census.host(channel.transport.getPeer())
+        full = self.stopping or self.connections >= self.limits.connections
+        if full or not self._census.has_room(host):
+            return False
+        self._census.enter(host)
+        channel.counted = host
+        return True
 
     def watch(self, channel: GatewayChannel, *, idle: bool) -> None:
         """Look at a channel again when it falls due.
@@ -91,6 +99,8 @@ class GatewaySite(Site):
         """Drop a channel that is lost or taken over; unknown ones are ignored."""
         self._busy.discard(channel)
         self._idle.pop(channel, None)
+        self._census.leave(channel.counted)
+        channel.counted = None
         if self.connections:
             return
         if self._tick_call is not None:

@@ -9,6 +9,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
+from gatewayd.transport.census import Census
 from gatewayd.transport.endpoint import Refused, WebSocketResource
 from gatewayd.transport.keepalive import Wheel
 from gatewayd.transport.session import WebSocketSession
@@ -33,6 +34,7 @@ class WebSocketLimits:
     :ivar keepalive: seconds between two pings; 0 for none.
     :ivar close: seconds a client has to finish a close before its connection is cut.
     :ivar connections: how many clients may be connected at a time.
+    :ivar connections_per_address: how many of them from one address.
     """
 
     message: int = 2**20
@@ -40,6 +42,7 @@ class WebSocketLimits:
     keepalive: float = 30.0
     close: float = 5.0
     connections: int = 50_000
+    connections_per_address: int = 10_000
 
 
 class WebSocketFactory(WebSocketServerFactory):
@@ -66,14 +69,20 @@ class WebSocketFactory(WebSocketServerFactory):
             limits.keepalive, lambda session: session.keep_alive(), reactor
         )
         self._session = session
+        self._census = Census(limits.connections_per_address)
         self._unflushed: list[WebSocketSession] = []
         self._flush_call: IDelayedCall | None = None
         self._last_gone: list[Deferred[None]] = []
 
-    @property
-    def full(self) -> bool:
-        """Whether no more connections are allowed."""
-        return self.draining or len(self.sessions) >= self.limits.connections
+    def has_room(self, host: str | None) -> bool:
+        """Whether one more connection is allowed, from that address."""
+        full = self.draining or len(self.sessions) >= self.limits.connections
+        return not full and self._census.has_room(host)
+
+    def count(self, session: WebSocketSession) -> None:
+        """Know that a session has taken its connection."""
+        self.sessions.add(session)
+        self._census.enter(session.host)
 
     def start(self) -> None:
         """Accept handshakes and send keepalive pings."""
@@ -127,7 +136,9 @@ class WebSocketFactory(WebSocketServerFactory):
     def forget(self, session: WebSocketSession) -> None:
         """Let go of a session whose connection is gone."""
         self.wheel.discard(session)
-        self.sessions.discard(session)
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self._census.leave(session.host)
         if not self.sessions:
             waiters, self._last_gone = self._last_gone, []
             for waiter in waiters:

@@ -152,6 +152,15 @@ def test_connections_are_capped(memory: MakeMemory) -> None:
     one.connect()
 
 
+def test_connections_are_capped_per_address(memory: MakeMemory) -> None:
+    """One address too often gets 503; when one of its sockets has gone there is room again."""
+    one = memory(connections_per_address=1)
+    _, first = one.connect()
+    assert one.request(handshake()).value().startswith(b"HTTP/1.1 503 ")
+    first.lose()
+    one.connect()
+
+
 def test_nothing_is_kept_of_the_handshake(memory: MakeMemory) -> None:
     """A session carries few attributes: there may be tens of thousands."""
     session, _ = memory().connect()
