@@ -64,7 +64,7 @@ class Welcome(Service):
         core = self._gateway.core
         user = await core.users.by_login(settings.admin_login)
         assert user is not None
-        _, refresh = core.authentication.for_device(
+        _, refresh = core.authentication.limited(
             Principal(frozenset(DEVICE_ACTIONS), user=user), list(DEVICE_ACTIONS)
         )
         return Credentials(refresh_token=refresh)

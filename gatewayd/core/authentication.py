@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gatewayd.core.access import (
@@ -23,7 +22,7 @@ from gatewayd.core.passwords import Passwords
 from gatewayd.core.registry import Registry
 from gatewayd.core.tokens import ACTION_IDS, ANY, NONE, Claims, TokenAuthority
 from gatewayd.core.users import Users
-from gatewayd.errors import Denied, NotFound, Unauthenticated
+from gatewayd.errors import Denied, GatewayError, NotFound, Unauthenticated
 
 _CLIENT_IDS = [number for number, action in ACTION_IDS.items() if action in CLIENT_ACTIONS]
 
@@ -85,7 +84,7 @@ class Authentication:
             raise Unauthenticated("invalid")
         principal = Principal(claims.actions(), claims.grant(), user)
         self._registry.track(principal)
-        self._record_login(user)
+        await self._record_login(user)
         return principal
 
     async def by_password(self, login: str, password: str) -> Principal:
@@ -129,7 +128,7 @@ class Authentication:
         user = None if claims.u is None else await self._users.by_id(claims.u)
         if user is None or user.status is not Status.ACTIVE:
             raise Unauthenticated("inactive")
-        self._record_login(user)
+        await self._record_login(user)
         return self._tokens.access(claims)
 
     async def create(self, principal: Principal, request: TokenRequest) -> tuple[str, str]:
@@ -166,8 +165,8 @@ class Authentication:
             if mine is not None and (theirs is None or not theirs <= mine):
                 raise Denied
 
-    def for_device(self, principal: Principal, actions: Sequence[Action]) -> tuple[str, str]:
-        """Return tokens of the principal's user that carry only ``actions``."""
+    def limited(self, principal: Principal, actions: Sequence[Action]) -> tuple[str, str]:
+        """Return tokens of the principal's user for ``actions`` alone."""
         assert principal.user is not None
         numbers = [number for number, action in ACTION_IDS.items() if action in actions]
         claims = Claims(e=0, t=1, u=principal.user.id, a=numbers, n=["*"], dt=["*"])
@@ -193,7 +192,7 @@ class Authentication:
             raise Unauthenticated("password")
         if user.attempts:
             await self._users.note_login(user.id, attempts=0)
-        self._record_login(user)
+        await self._record_login(user)
         return user
 
     async def _count_failure(self, user_id: int) -> None:
@@ -202,27 +201,25 @@ class Authentication:
         if user is not None and user.status is Status.LOCKED:
             self.log.warn("user {id} is locked after {n} wrong passwords", id=user_id, n=most)
 
-    def _record_login(self, user: User) -> None:
-        """Record the login in the background, unless the last one was a moment ago."""
+    async def _record_login(self, user: User) -> None:
+        """Record the login, unless the last one was a moment ago; a failure does not matter."""
         if user.id in self._touching:
             return
         self._touching.add(user.id)
-        Deferred.fromCoroutine(self._touch(user)).addErrback(
-            lambda failure: self.log.warn(
-                "login not recorded: {error}", error=failure.getErrorMessage()
-            )
-        )
-
-    async def _touch(self, user: User) -> None:
         try:
-            now = self._wall()
-            if user.last_login is not None:
-                pause = await self._configuration.number(LAST_LOGIN_TIMEOUT)
-                if now - user.last_login <= pause:
-                    return
-            await self._users.note_login(user.id, last_login=now)
+            await self._touch(user)
+        except GatewayError as error:
+            self.log.warn("login not recorded: {error}", error=str(error))
         finally:
             self._touching.discard(user.id)
+
+    async def _touch(self, user: User) -> None:
+        now = self._wall()
+        if user.last_login is not None:
+            pause = await self._configuration.number(LAST_LOGIN_TIMEOUT)
+            if now - user.last_login <= pause:
+                return
+        await self._users.note_login(user.id, last_login=now)
 
 
 def _strings(values: list[str] | None) -> list[str | int] | None:

@@ -21,6 +21,7 @@ class Configuration:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._numbers: dict[str, int] = {}
 
     async def get(self, principal: Principal, name: str) -> Setting:
         """Return a value. :raises NotFound:"""
@@ -39,17 +40,23 @@ class Configuration:
             raise Invalid("configuration", "value", None, "required")
         if not 1 <= len(value) <= VALUE_LENGTH:
             raise Invalid("configuration", "value", value, "length")
-        return await self._store.put_setting(name, value)
+        setting = await self._store.put_setting(name, value)
+        self._numbers.pop(name, None)
+        return setting
 
     async def delete(self, principal: Principal, name: str) -> None:
         """Forget a value. :raises NotFound:"""
         principal.require(Action.CONFIGURATION_MANAGE)
         if not await self._store.delete_setting(name):
             raise NotFound("configuration", name)
+        self._numbers.pop(name, None)
 
     async def number(self, name: str) -> int:
         """Return a value that is a number, or its default when it is missing or no number."""
-        setting = await self._store.setting(name)
-        if setting is None or not setting.value.isdecimal():
-            return int(DEFAULTS[name])
-        return int(setting.value)
+        known = self._numbers.get(name)
+        if known is None:
+            setting = await self._store.setting(name)
+            text = DEFAULTS[name] if setting is None else setting.value
+            known = int(text if text.isascii() and text.isdecimal() else DEFAULTS[name])
+            self._numbers[name] = known
+        return known

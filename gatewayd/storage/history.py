@@ -62,6 +62,13 @@ def _event(row: Sequence[Any]) -> Event:
     )  # fmt: skip
 
 
+def _size(event: Event) -> int:
+    size = len(event.body or b"")
+    if event.command is not None:
+        size += len(event.command.parameters or b"") + len(event.command.result or b"")
+    return size
+
+
 def _marks(values: Iterable[Any]) -> str:
     return ", ".join("?" for _ in values)
 
@@ -107,7 +114,7 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
     size = 0
     for row in rows:
         events.append(_event(row))
-        size += len(row[7] or b"") + len(row[_COLUMNS + 10] or b"")
+        size += _size(events[-1])
         if size > replay.bytes:
             break
     if events:
@@ -119,8 +126,13 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
 def _start(db: sqlite3.Connection, replay: Replay) -> int:
     """Return the cursor of the last event that a replay does not want."""
     if replay.filter.stream is None:
-        row = db.execute("SELECT min(position) FROM event WHERE ts > ?", (replay.since,)).fetchone()
-        return (row[0] - 1) if row[0] is not None else 2**62
+        # One statement: an event that is committed meanwhile is either the first one or behind.
+        row = db.execute(
+            "SELECT coalesce((SELECT min(position) - 1 FROM event WHERE ts > ?), "
+            "(SELECT max(position) FROM event), 0)",
+            (replay.since,),
+        ).fetchone()
+        return row[0]  # type: ignore[no-any-return]
     # Times grow with the sequence, so going down from the end touches only what is wanted.
     row = db.execute(
         "SELECT seq FROM event WHERE stream = ? AND ts <= ? ORDER BY seq DESC LIMIT 1",
@@ -182,7 +194,9 @@ def notifications(db: sqlite3.Connection, listing: Listing) -> list[Event]:
 def command(db: sqlite3.Connection, device: Device, seq: int) -> Command | None:
     """Return one command."""
     row = db.execute(
-        f"SELECT {_COMMAND} FROM command c WHERE c.stream = ? AND c.seq = ?", (device.uid, seq)
+        f"SELECT {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
+        "WHERE c.stream = ? AND c.seq = ?",
+        (device.uid, seq),
     ).fetchone()
     return None if row is None else _command(row, device.id)
 

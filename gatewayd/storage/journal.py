@@ -115,7 +115,8 @@ class Journal:
             many("INSERT INTO command VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)", self._commands)
             self._commands.clear()
         if self._keys:
-            many("INSERT INTO idempotency VALUES (?,?,?,?)", self._keys)
+            # A key whose event is gone with its device or by retention is free again.
+            many("INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?)", self._keys)
             self._keys.clear()
         if self._dirty:
             many(

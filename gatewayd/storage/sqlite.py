@@ -66,12 +66,18 @@ class _Writer:
 
     def open(self) -> Journal:
         try:
+            # Before SQLite opens it: the files that it keeps beside it get the same mode.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(self._path, 0o600)
             db = _connect(self._path)
-            migrate(db)
-        except sqlite3.Error as error:
+            try:
+                migrate(db)
+                return Journal(db, self._wall)
+            except BaseException:
+                db.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"cannot open the database {self._path}: {error}") from error
-        os.chmod(self._path, 0o600)
-        return Journal(db, self._wall)
 
     def close(self, journal: Journal) -> None:
         journal.db.close()

@@ -75,6 +75,7 @@ class Worker(Generic[Context]):
         self._started: Deferred[None] = Deferred()
         self._stopped: Deferred[None] = Deferred()
         self._running = False
+        self._stopping = False
 
     def start(self) -> Deferred[None]:
         """Start the thread; fires when its connection is open, fails with what opening raised."""
@@ -84,11 +85,13 @@ class Worker(Generic[Context]):
 
     def stop(self) -> Deferred[None]:
         """Run what was submitted so far, then close; fires when the thread is gone."""
-        if not self._running:
-            self._stopped.callback(None)
-        else:
+        if self._running:
             self._running = False
+            self._stopping = True
             self._queue.put(None)
+        elif not self._stopping:
+            self._stopping = True
+            self._stopped.callback(None)
         return self._stopped
 
     def submit(

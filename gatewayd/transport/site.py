@@ -39,6 +39,7 @@ class GatewaySite(Site):
     protocol = GatewayChannel  # type: ignore[assignment]
     requestFactory = GatewayRequest
     displayTracebacks = False
+    noisy = False
 
     def __init__(self, root: IResource, limits: HttpLimits, reactor: IReactorTime) -> None:
         # Twisted's own timeout, one delayed call per connection, stays off.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: A reply, or the reply and what is to be done right after it was sent.
 Reply = bytes | tuple[bytes, Callable[[], None]]
 Handler = Callable[["Call"], "Reply | Deferred[Any]"]
+#: Does something with a device that may be missing, and was named or not.
+OnTarget = Callable[["Call", "Device | None", "str | None"], "Deferred[Reply]"]
 
 
 @attrs.frozen
@@ -125,6 +127,20 @@ class Call:
             return self.user.admit(device, device_id)
         except NotFound:
             return None
+
+    def on_target(self, act: OnTarget) -> Deferred[Reply]:
+        """Act on the device of a request, at once when the device is at hand.
+
+        :raises Denied: :raises NotFound: as :meth:`target` and :meth:`need` do.
+        """
+        device_id = self.device_id()
+        device = None if device_id is None else self.core.registry.cached_device(device_id)
+        if device is None or device_id is None:
+            return Deferred.fromCoroutine(self._on_looked_up(act, device_id))
+        return act(self, self.user.admit(device, device_id), device_id)
+
+    async def _on_looked_up(self, act: OnTarget, device_id: str | None) -> Reply:
+        return await act(self, await self.target(device_id), device_id)
 
     def need_id(self, device_id: str | None) -> str:
         """Check that a device was named. :raises Refused: 400."""

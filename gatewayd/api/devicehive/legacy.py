@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from gatewayd.api.devicehive import wire
 from gatewayd.api.devicehive.call import Call, Reply, Route
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields
-from gatewayd.api.devicehive.session import Session
+from gatewayd.api.devicehive.session import Push, Session
 from gatewayd.core.access import Action
 from gatewayd.core.model import Device, Event, Kind
 from gatewayd.core.presence import Attachment
@@ -26,26 +25,17 @@ if TYPE_CHECKING:
 _NO_SUBSCRIPTION = b"}"
 
 
-class _OwnUpdates:
+class _OwnUpdates(Push):
     """Pushes the updates of one device's commands that this connection inserted."""
 
     def __init__(self, session: LegacySession) -> None:
-        self._session = session
+        super().__init__(session, _NO_SUBSCRIPTION)
         self.mine: set[int] = set()
 
-    @property
-    def writable(self) -> bool:
-        return self._session.writable
-
-    def when_writable(self) -> Deferred[None]:
-        return self._session.when_writable()
-
     def deliver(self, event: Event) -> None:
+        """Push an update of a command of this connection."""
         if event.command is not None and event.command.seq in self.mine:
-            self._session.send_frame(wire.push(event, _NO_SUBSCRIPTION))
-
-    def broken(self) -> None:
-        self._session.close(1011, "replay failed")
+            super().deliver(event)
 
 
 class LegacySession(Session):

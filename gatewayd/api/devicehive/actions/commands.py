@@ -21,16 +21,7 @@ _LONGEST_LIFETIME = 2**30
 @route("command/insert", Action.COMMAND_SEND, overlap=True)
 def insert(call: Call) -> Deferred[Reply]:
     """Record a command and send it on its way."""
-    device_id = call.device_id()
-    device = None if device_id is None else call.core.registry.cached_device(device_id)
-    if device is None or device_id is None:
-        return Deferred.fromCoroutine(_insert_slowly(call, device_id))
-    return _insert(call, call.user.admit(device, device_id), device_id)
-
-
-async def _insert_slowly(call: Call, device_id: str | None) -> Reply:
-    """Insert when the device has to be looked up first."""
-    return await _insert(call, await call.target(device_id), device_id)
+    return call.on_target(_insert)
 
 
 def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferred[Reply]:
@@ -68,11 +59,12 @@ def _inserted(event: Event, call: Call) -> bytes:
 
 
 @route("command/update", Action.COMMAND_UPDATE, overlap=True)
-@coroutine
-async def update(call: Call) -> bytes:
+def update(call: Call) -> Deferred[Reply]:
     """Record a command's answer."""
-    device_id = call.device_id()
-    device = await call.target(device_id)
+    return call.on_target(_update)
+
+
+def _update(call: Call, device: Device | None, device_id: str | None) -> Deferred[Reply]:
     number = call.fields.integer("commandId")
     if number is None:
         raise Refused(400, "Command id is wrong or empty")
@@ -80,10 +72,10 @@ async def update(call: Call) -> bytes:
     fields = call.fields.nested("command")
     status = None if fields is None else fields.string("status")
     result = None if fields is None else fields.json_object("result")
-    await call.core.commands.update(
+    updated = call.core.commands.update(
         call.user, device, number, status, result, epoch=call.session.epoch
     )
-    return call.success()
+    return updated.addCallback(lambda _: call.success())
 
 
 @route("command/get", Action.COMMAND_READ)

@@ -22,16 +22,7 @@ _SORT = {"timestamp": "timestamp", "notification": "name"}
 @route("notification/insert", Action.EVENT_SEND, overlap=True)
 def insert(call: Call) -> Deferred[Reply]:
     """Record a notification."""
-    device_id = call.device_id()
-    device = None if device_id is None else call.core.registry.cached_device(device_id)
-    if device is None or device_id is None:
-        return Deferred.fromCoroutine(_insert_slowly(call, device_id))
-    return _insert(call, call.user.admit(device, device_id), device_id)
-
-
-async def _insert_slowly(call: Call, device_id: str | None) -> Reply:
-    """Insert when the device has to be looked up first."""
-    return await _insert(call, await call.target(device_id), device_id)
+    return call.on_target(_insert)
 
 
 def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferred[Reply]:

@@ -1,0 +1,112 @@
+"""The ``gatewayd`` command, which talks to a gateway; twistd runs the gateway itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from gatewayd import __version__, log, talk
+
+DESCRIPTION = """\
+Talk to a gateway, or be a simulated device.
+The daemon itself is started with: twistd -n gatewayd --dev"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; the arguments are those of the process by default."""
+    arguments = _parser().parse_args(argv)
+    arguments.run(arguments)
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gatewayd",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+    what = "send messages and print what the gateway answers"
+    command = commands.add_parser("talk", help=what, description=f"{what.capitalize()}.")
+    talk.add_talk_options(command)
+    command.set_defaults(run=_talk)
+
+    what = "be a simulated device until interrupted"
+    command = commands.add_parser("simulate", help=what, description=f"{what.capitalize()}.")
+    talk.add_options(command)
+    command.add_argument(
+        "--device",
+        metavar="ID",
+        default="simulated-device",
+        help="the device to be (default: %(default)s)",
+    )
+    command.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="between two telemetry messages (default: 1)",
+    )
+    command.set_defaults(run=_simulate)
+    return parser
+
+
+def _interval(text: str) -> float:
+    seconds = talk.seconds(text)
+    if seconds < 0.001:
+        raise argparse.ArgumentTypeError(f"too short: {text!r}")
+    return seconds
+
+
+def _talk(arguments: argparse.Namespace) -> None:
+    from twisted.internet.task import react
+
+    async def conversation(reactor: Any) -> None:
+        sys.exit(await talk.run(reactor, arguments, sys.stdout, sys.stderr))
+
+    react(conversation)
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.task import react
+    from twisted.logger import globalLogBeginner
+
+    from gatewayd.simulator import SimulatedDevice
+
+    try:
+        talk.credentials(arguments)
+    except talk.Unusable as problem:
+        print(f"gatewayd simulate: {problem}", file=sys.stderr)
+        sys.exit(2)
+    globalLogBeginner.beginLoggingTo([log.text()], redirectStandardIO=False)
+
+    def life(reactor: Any) -> Deferred[None]:
+        device = SimulatedDevice(
+            reactor,
+            arguments.url.url,
+            # Read again for each login: a token may have been renewed.
+            lambda: talk.credentials(arguments),
+            device_id=arguments.device,
+            interval=arguments.interval,
+        )
+        reactor.addSystemEventTrigger("before", "shutdown", device.stopService)
+        device.startService()
+        return Deferred()  # which a signal ends, with the reactor
+
+    react(life)
+
+
+if __name__ == "__main__":
+    main()
