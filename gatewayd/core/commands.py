@@ -26,9 +26,6 @@ from gatewayd.core.queries import Filter, Listing, Pending
 from gatewayd.core.timeline import Sink, Subscription, Timeline
 from gatewayd.errors import NotFound
 
-#: So many commands that wait for a device are read at a time.
-_PAGE = 500
-
 
 class Courier:
     """Delivers a device's commands to one attached socket, and keeps track of how far they came.
@@ -184,19 +181,27 @@ class Commands:
         Without ``since``, everything counts as waiting that the device has not confirmed; with
         it, the device knows what it has had, and only what was never pushed is added.
         """
+        try:
+            await self._deliver(subscription, since, limit)
+        except Exception:
+            subscription.give_up()
+
+    async def _deliver(
+        self, subscription: Subscription, since: int | None, limit: int | None
+    ) -> None:
         wanted = subscription.filter
         assert wanted.stream is not None
         until = self._timeline.now() if since is None else since
-        waiting: builtins.list[Event] = []
-        while True:
+        after = 0
+        while not subscription.closed:
             page = await self._store.pending(
                 Pending(
                     stream=wanted.stream, names=wanted.names, now=self._timeline.now(),
-                    until=until, pushed=since is None, after=waiting[-1].seq if waiting else 0,
-                    limit=_PAGE,
+                    until=until, pushed=since is None, after=after,
                 )
             )  # fmt: skip
-            waiting += page
-            if len(page) < _PAGE:
+            if not page:
                 break
-        await subscription.catch_up(until, waiting, limit)
+            after = page[-1].seq
+            await subscription.hand_over(page)
+        await subscription.catch_up(until, limit)

@@ -46,7 +46,7 @@ class Log(Protocol):
     def update_command(self, change: CommandChange) -> Deferred[Event]:
         """Update a command and append the update; fires after both are on disk.
 
-        :raises NotFound: no such command.
+        :raises NotFound: no such command. :raises Superseded: the change's epoch is over.
         """
 
     def observe(self, observer: Observer) -> None:
@@ -71,13 +71,19 @@ class Log(Protocol):
         """Return one command."""
 
     def pending(self, query: Pending) -> Deferred[list[Event]]:
-        """Return the insertions of the commands that wait for their device, oldest first."""
+        """Return the insertions of the commands that wait for their device, oldest first.
+
+        An empty list: no more wait.
+        """
 
     def mark(self, stream: int, seqs: Sequence[int], delivery: Delivery) -> Deferred[None]:
         """Record how far commands have come; never moves one back."""
 
     def sweep(self, before: int, limit: int) -> Deferred[int]:
-        """Drop up to ``limit`` rows older than ``before`` (ms); fires with how many went."""
+        """Drop up to ``limit`` rows of each kind older than ``before`` (ms).
+
+        Fires with how many went; 0 when nothing is left to drop.
+        """
 
 
 class Directory(Protocol):
@@ -89,7 +95,7 @@ class Directory(Protocol):
     def save_device(self, device: Device) -> Deferred[Device]:
         """Insert (``uid`` 0) or update a device; fires with it as it is stored.
 
-        :raises Invalid: its network or type does not exist.
+        :raises Invalid: its network or type does not exist. :raises NotFound: it is gone.
         """
 
     def delete_device(self, uid: int) -> Deferred[bool]:

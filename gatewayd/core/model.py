@@ -198,7 +198,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     :ivar stamp: the sender's own time in ms, if it gave one.
     :ivar key: idempotency key; a second entry with the same key returns the first one's event.
     :ivar epoch: the writer's attachment epoch; refused when a newer exclusive one exists.
-    :ivar exclusive: for ATTACHED: begins a new epoch.
+    :ivar exclusive: for ATTACHED: begins a new epoch. Not together with a key: the epoch of an
+        event is known when it is recorded, not when it is read.
     """
 
     device: Device

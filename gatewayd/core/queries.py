@@ -99,6 +99,8 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar pushed: also those that were written to a socket but not confirmed.
     :ivar until: ms; only commands taken at or before it.
+    :ivar after: only commands with a higher sequence number.
+    :ivar bytes: about where a page ends; an answer has at least one command if any waits.
     """
 
     stream: int
@@ -108,6 +110,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     pushed: bool = False
     after: int = 0
     limit: int = 500
+    bytes: int = 256 * 1024
 
 
 class DeviceQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,23 +82,30 @@ class Subscription:
         """Deliver what comes from now on."""
         self._live = True
 
-    async def catch_up(
-        self, since: int, first: Sequence[Event] = (), limit: int | None = None
-    ) -> None:
-        """Deliver ``first``, then the log after ``since`` (ms), then go live.
+    async def hand_over(self, events: Sequence[Event]) -> None:
+        """Deliver events that come before the log; then wait until the sink takes more."""
+        for event in events:
+            self._send(event)
+        if not self._sink.writable:
+            await self._sink.when_writable()
+
+    async def catch_up(self, since: int, limit: int | None = None) -> None:
+        """Deliver the log after ``since`` (ms), then go live.
 
         :param limit: of what was in the log when the subscription began, only the oldest so many.
         """
         try:
-            for event in first:
-                self._send(event)
             await self._read_log(since, limit)
         except Exception:
             # Live events without the log before them would be a silent gap.
-            self.log.failure("a replay failed")
-            if not self.closed:
-                self.close()
-                self._sink.broken()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End it because of the error at hand: its reader must not believe it saw everything."""
+        self.log.failure("a subscription failed")
+        if not self.closed:
+            self.close()
+            self._sink.broken()
 
     async def _read_log(self, since: int, limit: int | None) -> None:
         cursor = None
@@ -138,7 +145,11 @@ class Subscription:
         if not self.closed and (
             scope.reaches(event.network, event.type) and scope.stream in (None, event.stream)
         ):
-            self._sink.deliver(event)
+            try:
+                self._sink.deliver(event)
+            except Exception:
+                # One subscriber's defect must not cost the others this event.
+                self.give_up()
 
 
 class Timeline:

@@ -110,25 +110,32 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
     rows = db.execute(
         f"{_JOIN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?", [*values, replay.limit]
     )
+    events, cut = _page(rows, replay.bytes)
+    if events:
+        cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
+    return Page(events=events, cursor=cursor, complete=len(events) < replay.limit and not cut)
+
+
+def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
+    """Return the events of rows until they hold more than ``most`` bytes, and whether they did."""
     events: list[Event] = []
     size = 0
     for row in rows:
         events.append(_event(row))
         size += _size(events[-1])
-        if size > replay.bytes:
-            break
-    if events:
-        cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
-    complete = len(events) < replay.limit and size <= replay.bytes
-    return Page(events=events, cursor=cursor, complete=complete)
+        if size > most:
+            return events, True
+    return events, False
 
 
 def _start(db: sqlite3.Connection, replay: Replay) -> int:
     """Return the cursor of the last event that a replay does not want."""
     if replay.filter.stream is None:
         # One statement: an event that is committed meanwhile is either the first one or behind.
+        # By the index on ts, so that only what will be read anyway is looked at.
         row = db.execute(
-            "SELECT coalesce((SELECT min(position) - 1 FROM event WHERE ts > ?), "
+            "SELECT coalesce((SELECT min(position) - 1 FROM event INDEXED BY event_ts "
+            "WHERE ts > ?), "
             "(SELECT max(position) FROM event), 0)",
             (replay.since,),
         ).fetchone()
@@ -237,7 +244,7 @@ def pending(db: sqlite3.Connection, query: Pending) -> list[Event]:
         f"WHERE {' AND '.join(where)} ORDER BY c.seq LIMIT ?",
         [*values, query.limit],
     )
-    return [_event(row) for row in rows]
+    return _page(rows, query.bytes)[0]
 
 
 def mark(db: sqlite3.Connection, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

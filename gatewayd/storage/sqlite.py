@@ -54,6 +54,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _is_outage(error: Exception) -> bool:
+    """Whether the database is at fault (full, unreadable, corrupt) and not one of the writes."""
+    return type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
+
+
 class _Writer:
     """Runs batches of writes, each batch one transaction."""
 
@@ -91,7 +96,7 @@ class _Writer:
             journal.db.execute("COMMIT")
         except Exception as error:
             self._undo(journal, error)
-            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
+            if len(batch) > 1 and not _is_outage(error):
                 # One job is at fault; the others must not suffer for it.
                 for job in batch:
                     self.run(journal, [job])
@@ -122,7 +127,7 @@ class _Writer:
 
     def _undo(self, journal: Journal, error: Exception) -> None:
         """Roll the whole transaction back: nothing of it was acknowledged."""
-        if not isinstance(error, sqlite3.OperationalError):
+        if not _is_outage(error):
             self.log.failure("a write failed")
         elif self.healthy:
             self.healthy = False

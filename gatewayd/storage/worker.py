@@ -120,11 +120,19 @@ class Worker(Generic[Context]):
         call(self._started.callback, None)
         try:
             while batch := self._gather():
-                self._engine.run(context, batch)
+                self._run(context, batch)
                 call(self._deliver, batch)
         finally:
             self._engine.close(context)
             call(self._stopped.callback, None)
+
+    def _run(self, context: Context, batch: list[Job]) -> None:
+        """Run a batch; a defect in the engine fails its jobs, and the thread lives on."""
+        try:
+            self._engine.run(context, batch)
+        except Exception as error:
+            for job in batch:
+                job.error = error
 
     def _gather(self) -> list[Job]:
         """Wait for a job, then take all that are there; an empty list ends the thread."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import msgspec
 import pytest
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.model import Device, Entry, Event, GroupKind, Kind
-from gatewayd.core.queries import Filter, Listing, Order
+from gatewayd.core.queries import Listing, Order
 from gatewayd.errors import NotFound, Superseded
 from tests.storage.store_bench import HOUR, START, Rig, bounded, rising, seqs, together
 
@@ -55,7 +56,7 @@ class AppendConformance:
         """Hundreds of concurrent appends among registry writes number each timeline 1, 2, 3, ..."""
         devices = [await rig.device(f"D{number}") for number in range(4)]
         events: list[Deferred[Event]] = []
-        other: list[Deferred[object]] = []
+        other: list[Deferred[Any]] = []
         for number in range(800):
             device = devices[number * number % 4 + (number % 7 == 0)]
             events.append(rig.note(device, f"n{number}"))
@@ -144,6 +145,8 @@ class AppendConformance:
         await together([rig.note(hasty) for _ in range(3000)])
         event = await rig.note(calm)
         assert rig.clock.now <= event.ts <= rig.clock.now + 1000
+        for since, there in ((event.ts - 1, True), (event.ts, False)):
+            assert (event in await rig.replay(since=since)) is there
 
     @bounded
     async def test_append_stamps(self, rig: Rig) -> None:

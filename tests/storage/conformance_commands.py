@@ -96,7 +96,11 @@ class CommandConformance:
         """An update that is submitted right behind its insertion finds it."""
         device = await rig.device()
         events = await together(
-            [rig.order(device), rig.answer(device, 1, status="a"), rig.answer(device, 1, result=b"1")]
+            [
+                rig.order(device),
+                rig.answer(device, 1, status="a"),
+                rig.answer(device, 1, result=b"1"),
+            ]
         )
         assert seqs(events) == [1, 2, 3]
         command = await rig.store.command(device, 1)

@@ -113,7 +113,10 @@ class GroupConformance:
             (GroupQuery(ids=frozenset()), []),
             (GroupQuery(ids=ids, pattern="_"), [groups[1], groups[3]]),
             (GroupQuery(order=Order(descending=True)), groups[::-1]),
-            (GroupQuery(ids=ids, order=Order(field="name", descending=True)), [groups[3], groups[1]]),
+            (
+                GroupQuery(ids=ids, order=Order(field="name", descending=True)),
+                [groups[3], groups[1]],
+            ),
             (GroupQuery(pattern="_", order=Order(field="name")), [groups[2], groups[1], groups[3]]),
         ):
             assert await rig.store.groups(kind, query) == found
@@ -135,7 +138,7 @@ class GroupConformance:
 
     @bounded
     async def test_settings(self, rig: Rig) -> None:
-        """A setting counts its versions up, and begins anew, with a new id, after it was deleted."""
+        """A setting counts its versions up, and begins anew, with a new id, once deleted."""
         assert await rig.store.setting("s") is None
         first = await rig.store.put_setting("s", "1")
         assert (first.name, first.value, first.version) == ("s", "1", 0)

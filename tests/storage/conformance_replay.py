@@ -137,7 +137,7 @@ class ReplayConformance:
             sizes = [len(event.body or b"") for event in page.events]
             assert sum(sizes[:-1]) <= size
             assert page.events
-            assert not page.complete
+            assert page.complete == (sum(sizes) <= size)
 
     @bounded
     async def test_replay_page_bytes_of_commands(self, rig: Rig) -> None:
@@ -161,15 +161,14 @@ class ReplayConformance:
         """A walk that found nothing yet goes on with what was written since."""
         device = await rig.device()
         wanted = Filter(kinds=ALL, stream=device.uid if single else None)
-        for written in range(2):
-            replay = Replay(filter=wanted, since=START + written, now=START)
+        for _ in range(2):
+            replay = Replay(filter=wanted, since=rig.clock.now + 1, now=START)
             page = await rig.store.read(replay)
             assert (page.events, page.complete) == ([], True)
             rig.clock.now += 10
             event = await rig.note(device)
             page = await rig.store.read(msgspec.structs.replace(replay, cursor=page.cursor))
             assert page.events == [event]
-            rig.clock.now = START
 
     @bounded
     async def test_replay_cursor_follows_a_growing_log(self, rig: Rig) -> None:
@@ -186,7 +185,6 @@ class ReplayConformance:
             cursor = page.cursor
             found += page.events
             events += await together(writes)
-        found += await rig.replay(since=0) if cursor is None else []
         rest = Replay(filter=Filter(kinds=ALL), since=0, now=START, cursor=cursor)
         found += (await rig.store.read(rest)).events
         assert found == events

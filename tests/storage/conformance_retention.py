@@ -65,6 +65,10 @@ class RetentionConformance:
         await rig.store.sweep(OLD, 10)
         await rig.store.sweep(START - HOUR, 10)
         await rig.place.reopen()
+        rig.clock.now -= HOUR
+        late = await rig.note(await rig.device("E"))
+        assert late.ts < events[3].ts
+        assert await rig.store.sweep(OLD, 10) == 1
         assert await rig.store.horizon() == events[3].ts
 
     @bounded

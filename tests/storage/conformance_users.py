@@ -127,7 +127,9 @@ class UserConformance:
     @bounded
     async def test_user_list(self, rig: Rig) -> None:
         """Users are selected by login, pattern, role and status, and counted alike."""
-        a = await rig.store.save_user(draft("a", role=Role.ADMIN, networks=frozenset({rig.network})))
+        a = await rig.store.save_user(
+            draft("a", role=Role.ADMIN, networks=frozenset({rig.network}))
+        )
         b = await rig.store.save_user(draft("b", status=Status.LOCKED))
         c = await rig.store.save_user(draft("ab"))
         for query, found in (

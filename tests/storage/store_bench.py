@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -82,7 +83,10 @@ class Place(Protocol):
     """Where one store is kept, whatever its driver."""
 
     clock: Clock
-    store: Store
+
+    @property
+    def store(self) -> Store:
+        """The store that is open now."""
 
     async def reopen(self) -> None:
         """Stop the store and start another one with the same contents."""
@@ -95,7 +99,7 @@ class SQLitePlace:
         self.path = path
         self.clock = Clock()
         self._options = options
-        self.store = SQLiteStore(self.path, the_reactor(), self.clock, **options)
+        self.store = SQLiteStore(path, the_reactor(), self.clock, **options)
 
     async def reopen(self) -> None:
         await self.store.stop()
@@ -164,7 +168,9 @@ class Rig:
         fields.setdefault("exclusive", True)
         return self.store.append(Entry(device=device, kind=Kind.ATTACHED, **fields))
 
-    async def replay(self, wanted: Filter | None = None, since: int = 0, **rest: Any) -> list[Event]:
+    async def replay(
+        self, wanted: Filter | None = None, since: int = 0, **rest: Any
+    ) -> list[Event]:
         """Walk through the log to its end, page by page."""
         wanted = Filter(kinds=ALL) if wanted is None else wanted
         found: list[Event] = []
@@ -189,4 +195,4 @@ def seqs(events: Iterable[Any]) -> list[int]:
 
 def rising(values: Sequence[int]) -> bool:
     """Tell whether each value is greater than the one before."""
-    return all(low < high for low, high in zip(values, values[1:], strict=False))
+    return all(low < high for low, high in pairwise(values))

@@ -1,0 +1,64 @@
+"""A process that appends until it is killed, and prints what was acknowledged.
+
+One line per event: the device's id, the sequence number, the key.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from gatewayd.core.model import CommandDraft, Device, Entry, Kind
+from gatewayd.core.model import GroupKind as Group
+from gatewayd.storage.sqlite import SQLiteStore
+
+DEVICES = ("A", "B", "C")
+WRITERS = 8
+
+
+async def furnish(store: SQLiteStore) -> list[Device]:
+    """Find or make the devices."""
+    if await store.device(DEVICES[0]) is None:
+        network = await store.insert_group(Group.NETWORK, "n", None)
+        type_ = await store.insert_group(Group.DEVICE_TYPE, "t", None)
+        for name in DEVICES:
+            device = Device(uid=0, id=name, name=name, network=network.id, type=type_.id)
+            await store.save_device(device)
+    found = [await store.device(name) for name in DEVICES]
+    return [device for device in found if device is not None]
+
+
+async def write(store: SQLiteStore, device: Device, label: str) -> None:
+    """Append one event after the other."""
+    for number in count():
+        key = f"{label}-{number}"
+        draft = CommandDraft(parameters=b"[]") if number % 5 == 0 else None
+        kind = Kind.NOTIFICATION if draft is None else Kind.COMMAND
+        event = await store.append(
+            Entry(device=device, kind=kind, name=key, key=key, command=draft, body=b"x" * number)
+        )
+        os.write(1, f"{device.id} {event.seq} {key}\n".encode())
+
+
+async def main(path: Path, label: str) -> None:
+    """Start all writers."""
+    store = SQLiteStore(path, reactor, lambda: int(time.time() * 1000))  # type: ignore[arg-type]
+    await store.start()
+    for device in await furnish(store):
+        for writer in range(WRITERS):
+            Deferred.fromCoroutine(write(store, device, f"{label}-{device.id}-{writer}"))
+
+
+if __name__ == "__main__":
+    signal.alarm(30)
+    reactor.callWhenRunning(  # type: ignore[attr-defined]
+        lambda: Deferred.fromCoroutine(main(Path(sys.argv[1]), sys.argv[2]))
+    )
+    reactor.run()  # type: ignore[attr-defined]
