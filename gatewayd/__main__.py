@@ -70,12 +70,23 @@ def _interval(text: str) -> float:
 
 
 def _talk(arguments: argparse.Namespace) -> None:
+    from twisted.internet.defer import Deferred
     from twisted.internet.task import react
 
     async def conversation(reactor: Any) -> None:
         sys.exit(await talk.run(reactor, arguments, sys.stdout, sys.stderr))
 
-    react(conversation)
+    def interruptible(reactor: Any) -> Deferred[None]:
+        talking = Deferred.fromCoroutine(conversation(reactor))
+
+        def interrupt() -> Deferred[None]:
+            talking.cancel()
+            return talking
+
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+        return talking
+
+    react(interruptible)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

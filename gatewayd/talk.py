@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.error import ConnectError, DNSLookupError
 
@@ -29,6 +29,8 @@ DEFAULT_DATA = Path("gatewayd-data")
 ADMINISTRATOR = "dhadmin"
 #: How long a reply may take, in seconds.
 PATIENCE = 30
+#: The exit code after a signal, as shells have it.
+INTERRUPTED = 130
 
 
 class Unusable(ValueError):
@@ -132,7 +134,8 @@ def _secret(path: Path) -> str:
 async def run(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     """Talk as the arguments tell.
 
-    :return: the exit code: 0, or 1 after an error reply, or 2 if there was no talk, or only half.
+    :return: the exit code: 0, or 1 after an error reply, or 2 if there was no talk, or only half;
+        130 when cancelled.
     """
     try:
         who = credentials(arguments)
@@ -147,13 +150,15 @@ async def run(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Tex
     except Unusable as problem:
         err.write(f"gatewayd talk: {problem}\n")
         return 2
+    except CancelledError:
+        return INTERRUPTED
 
 
 def _message(text: str, number: int) -> Message:
     try:
         message: Message = msgspec.json.decode(text, type=Message)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise Unusable(f"message {number} is not a JSON object: {text}") from None
+        raise Unusable(f"message {number} is not a JSON object: {text!r}") from None
     message.setdefault("requestId", number)
     return message
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_twisted
 from hypothesis import HealthCheck, settings
 
 from tests.config_files import Files
+
+if TYPE_CHECKING:
+    from tests.fake_server import FakeServer
 
 settings.register_profile(
     "gatewayd", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -32,3 +38,25 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def files(tmp_path: Path) -> Files:
     """Return an empty configuration directory."""
     return Files(tmp_path)
+
+
+@pytest.fixture
+def clean() -> Iterator[None]:
+    """Check that a test leaves no delayed call behind."""
+    from tests.fake_server import delayed_calls  # imports the reactor: not before it is installed
+
+    before = delayed_calls()
+    yield
+    assert [each for each in delayed_calls() if each not in before] == []
+
+
+@pytest_twisted.async_yield_fixture
+async def server(clean: None) -> AsyncIterator[FakeServer]:
+    """Return a server that speaks DeviceHive as the test tells it to."""
+    from twisted.internet import reactor
+
+    from tests.fake_server import FakeServer
+
+    fake = FakeServer(reactor)
+    yield fake
+    await fake.stop()
