@@ -8,6 +8,8 @@ from importlib import import_module
 #: The commands; each module has ``run(argv)``, which gets the arguments after the command.
 COMMANDS = {
     "echo": "benchmarks.echo",
+    "messages": "benchmarks.messages",
+    "siege": "benchmarks.siege",
 }
 
 

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
 from gatewayd.api.ops.health import Health
@@ -23,6 +24,7 @@ from gatewayd.core.bootstrap import bootstrap
 from gatewayd.core.gateway import Core
 from gatewayd.core.interfaces import Store
 from gatewayd.core.tokens import TokenAuthority, decode_secret
+from gatewayd.errors import ConfigError
 from gatewayd.settings import Listen, Settings
 from gatewayd.storage.sqlite import SQLiteStore
 from gatewayd.transport.root import Mount, Root
@@ -63,6 +65,7 @@ class Gateway(Service):
         self.reactor = reactor
         self.ready: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
+        self._bindings: list[Deferred[IListeningPort]] = []
         self._serving = False
         self._store = _store(settings, reactor, wall)
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
@@ -88,23 +91,23 @@ class Gateway(Service):
     # Start
 
     def privilegedStartService(self) -> None:  # noqa: N802 - Twisted's name
-        """Bind the listeners, before privileges are dropped; nothing is accepted yet."""
+        """Bind the listeners, before privileges are dropped; nothing is accepted yet.
+
+        :raises SystemExit: one cannot be bound.
+        """
         for listen, site in zip(self.settings.listen, self._sites, strict=True):
             try:
                 endpoint = serverFromString(self.reactor, listen.endpoint)
             except (ValueError, TypeError) as error:
                 raise SystemExit(f"gatewayd: no endpoint: {listen.endpoint!r}: {error}") from None
-            bound = maybeDeferred(endpoint.listen, site)
-            bound.addCallbacks(self._bound, self._not_bound, errbackArgs=(listen,))
-
-    def _bound(self, port: Any) -> None:
-        self.ports.append(port)
-        if not self._serving and hasattr(port, "stopReading"):
-            port.stopReading()
-
-    def _not_bound(self, failure: Any, listen: Listen) -> None:
-        reason = getattr(failure.value, "socketError", None) or failure.getErrorMessage()
-        raise SystemExit(f"gatewayd: cannot listen on {listen.endpoint}: {reason}")
+            binding = maybeDeferred(endpoint.listen, site)
+            binding.addCallbacks(_hold, _cannot_listen, errbackArgs=(listen,))
+            self._bindings.append(binding)
+            # Nearly every endpoint has bound by now; the others are waited for at the start.
+            if isinstance(getattr(binding, "result", None), Failure):
+                failure: Failure = binding.result  # type: ignore[assignment]
+                binding.addErrback(lambda _: None)
+                raise SystemExit(f"gatewayd: {failure.getErrorMessage()}")
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
         """Open the store, start the core, let the listeners accept."""
@@ -113,6 +116,7 @@ class Gateway(Service):
 
     async def _start(self) -> None:
         settings = self.settings
+        self.ports = [await binding for binding in self._bindings]
         await self._store.start()
         password = settings.devicehive.admin_password
         if settings.serves("devicehive"):
@@ -148,6 +152,18 @@ class Gateway(Service):
         self.core.stop()
         await self._store.stop()
         self.log.info("stopped")
+
+
+def _hold(port: IListeningPort) -> IListeningPort:
+    """Accept nothing yet; who connects waits in the kernel's queue."""
+    if hasattr(port, "stopReading"):
+        port.stopReading()
+    return port
+
+
+def _cannot_listen(failure: Failure, listen: Listen) -> None:
+    reason = getattr(failure.value, "socketError", None) or failure.getErrorMessage()
+    raise ConfigError(f"cannot listen on {listen.endpoint}: {reason}")
 
 
 def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:
@@ -198,4 +214,5 @@ def die(reactor: Any, message: str) -> None:
     """
     print(f"gatewayd: {message}", file=sys.__stderr__, flush=True)
     atexit.register(os._exit, 1)
-    reactor.stop()
+    # The reactor may not run yet.
+    reactor.callWhenRunning(reactor.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -107,12 +108,23 @@ def makeService(options: Options) -> IService:
     parent = MultiService()
     gateway = Gateway(options["settings"], reactor)
     gateway.setServiceParent(parent)
-    gateway.ready.addErrback(_failed, reactor)
+    gateway.ready.addCallbacks(_settle, _failed, errbackArgs=(reactor,))
     if options["dev"]:
         from gatewayd.dev import Welcome  # an installation needs no simulator
 
         Welcome(gateway, Path(options["data"])).setServiceParent(parent)
     return parent
+
+
+def _settle(_: object) -> None:
+    """Keep the garbage collector from the objects that stay, and from looking all the time.
+
+    Most objects of a message die by their reference count; measured, the collector's default
+    rhythm cost a fifth of the CPU time of an insert.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _failed(failure: Failure, reactor: Any) -> None:

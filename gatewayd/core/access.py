@@ -97,6 +97,20 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     all_networks: bool = False
     all_types: bool = False
 
+    def covers(self, other: Grant) -> bool:
+        """Whether another grant names nothing that this one does not."""
+        return _covers(self.all_networks, self.networks, other.all_networks, other.networks) and (
+            _covers(self.all_types, self.types, other.all_types, other.types)
+        )
+
+
+def _covers(
+    all_mine: bool, mine: frozenset[int] | None, all_theirs: bool, theirs: frozenset[int] | None
+) -> bool:
+    if all_mine or mine is None:
+        return True
+    return not all_theirs and theirs is not None and theirs <= mine
+
 
 EVERYTHING = Grant(all_networks=True, all_types=True)
 

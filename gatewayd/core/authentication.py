@@ -17,6 +17,7 @@ from gatewayd.core.access import (
 )
 from gatewayd.core.configuration import LAST_LOGIN_TIMEOUT, MAX_ATTEMPTS, Configuration
 from gatewayd.core.interfaces import Store
+from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, GroupKind, Status, User
 from gatewayd.core.passwords import Passwords
 from gatewayd.core.registry import Registry
@@ -66,6 +67,7 @@ class Authentication:
         self._store = store
         self._wall = wall
         self._touching: set[int] = set()
+        self._guesses = Locks()
 
     async def by_token(self, token: str) -> Principal:
         """Return the principal of an access token.
@@ -154,8 +156,13 @@ class Authentication:
         return self._tokens.pair(claims, request.expires, request.refresh_expires)
 
     def _check_width(self, principal: Principal, user: User, claims: Claims) -> None:
-        """Refuse a token that reaches further than who asks for it. :raises Denied:"""
+        """Refuse a token that reaches further than who asks for it, now or later.
+
+        :raises Denied:
+        """
         future = Principal(claims.actions(), claims.grant(), user)
+        if not principal.grant.covers(future.grant):
+            raise Denied
         if not future.actions <= principal.actions and ANY not in (claims.a or ()):
             raise Denied
         if ANY in (claims.a or ()) and principal.actions != ALL_ACTIONS:
@@ -180,20 +187,40 @@ class Authentication:
         return Claims(e=0, t=1, u=user.id, a=_CLIENT_IDS, n=_strings(networks), dt=_strings(types))
 
     async def _check_password(self, login: str, password: str) -> User:
+        """Return the user whose password it is, as it is now.
+
+        Guesses at one user's password are checked one after the other, so that none slips past
+        the lock while others are counted.
+        """
         user = await self._users.by_login(login)
         if user is None:
             # As long as for a known login, so that time does not tell.
             await self._passwords.hash(password)
             raise Unauthenticated("unknown login", login)
-        if user.status is not Status.ACTIVE:
+        if user.status is Status.ACTIVE and self._passwords.remembers(password, user.password):
+            await self._entered(user)
+        else:
+            async with self._guesses.hold(user.id):
+                await self._guess(user.id, password)
+        current = await self._users.by_id(user.id)
+        if current is None or current.status is not Status.ACTIVE:
+            raise Unauthenticated("inactive")
+        return current
+
+    async def _guess(self, user_id: int, password: str) -> None:
+        user = await self._users.stored(user_id)
+        if user is None or user.status is not Status.ACTIVE:
             raise Unauthenticated("inactive")
         if not await self._passwords.verify(password, user.password):
-            await self._count_failure(user.id)
+            await self._count_failure(user_id)
             raise Unauthenticated("password")
+        await self._entered(user)
+
+    async def _entered(self, user: User) -> None:
+        """Record that a user gave the right password."""
         if user.attempts:
             await self._users.note_login(user.id, attempts=0)
         await self._record_login(user)
-        return user
 
     async def _count_failure(self, user_id: int) -> None:
         most = await self._configuration.number(MAX_ATTEMPTS)

@@ -1,8 +1,12 @@
-"""A dictionary that forgets."""
+"""Dictionaries that forget, and one that asks for what it has not."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -33,3 +37,70 @@ class Cache(Generic[Key, Value]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+class ReadThrough(Generic[Key, Value]):
+    """A cache that reads what it does not have, once for all who ask meanwhile.
+
+    They get their answers in the order in which they asked. An answer that was read before a
+    change is neither kept nor given to anybody: it is read again.
+
+    :param read: reads the value of a key; None when there is none, which is not kept.
+    """
+
+    def __init__(self, size: int, read: Callable[[Key], Deferred[Value | None]]) -> None:
+        self._read = read
+        self._cache: Cache[Key, Value] = Cache(size)
+        self._asking: dict[Key, list[Deferred[tuple[Value | None, bool]]]] = {}
+        #: return a value that is at hand, or None
+        self.peek = self._cache.get
+
+    async def get(self, key: Key) -> Value | None:
+        """Return the value of a key."""
+        while True:
+            value = self._cache.get(key)
+            if value is not None:
+                return value
+            value, fresh = await self._ask(key)
+            if fresh:
+                return value
+
+    def _ask(self, key: Key) -> Deferred[tuple[Value | None, bool]]:
+        """Fire with what was read, and whether nothing changed meanwhile."""
+        asker: Deferred[tuple[Value | None, bool]] = Deferred()
+        askers = self._asking.get(key)
+        if askers is None:
+            askers = self._asking[key] = [asker]
+            self._read(key).addBoth(self._answer, key, askers)
+        else:
+            askers.append(asker)
+        return asker
+
+    def _answer(
+        self, result: Any, key: Key, askers: list[Deferred[tuple[Value | None, bool]]]
+    ) -> None:
+        fresh = self._asking.get(key) is askers
+        if fresh:
+            del self._asking[key]
+            if result is not None and not isinstance(result, Failure):
+                self._cache.put(key, result)
+        for asker in askers:
+            if isinstance(result, Failure):
+                asker.errback(result)
+            else:
+                asker.callback((result, fresh))
+
+    def put(self, key: Key, value: Value) -> None:
+        """Know that a value was changed."""
+        self._asking.pop(key, None)
+        self._cache.put(key, value)
+
+    def drop(self, key: Key) -> None:
+        """Know that a value is gone."""
+        self._asking.pop(key, None)
+        self._cache.drop(key)
+
+    def clear(self) -> None:
+        """Know that any value may have changed."""
+        self._asking.clear()
+        self._cache.clear()

@@ -21,10 +21,13 @@ from gatewayd.core.model import (
     Event,
     Kind,
     message_seq,
+    scoped,
 )
 from gatewayd.core.queries import Filter, Listing, Pending
 from gatewayd.core.timeline import Sink, Subscription, Timeline
 from gatewayd.errors import NotFound
+
+_EVER = 2**62
 
 
 class Courier:
@@ -61,11 +64,11 @@ class Courier:
         """Pass a command on."""
         self._sink.deliver(event)
         if event.kind is Kind.COMMAND:
-            if not self._pushed:
-                # Everything that is pushed before the first mark is on its way shares the next.
-                self._mark([event.seq], Delivery.PUSHED)
-            self._pushed.append(event.seq)
             self._unconfirmed.append(event.seq)
+            self._pushed.append(event.seq)
+            if len(self._pushed) == 1:
+                # Everything that is pushed while this mark is on its way shares the next one.
+                self._mark([event.seq], Delivery.PUSHED)
 
     def pinging(self) -> None:
         """Know that a ping leaves after all that was delivered so far."""
@@ -80,12 +83,13 @@ class Courier:
             self._mark(arrived, Delivery.CONFIRMED)
 
     def _mark(self, seqs: Sequence[int], delivery: Delivery) -> None:
-        self._store.mark(self._stream, seqs, delivery).addCallbacks(
-            lambda _: self._marked(seqs, delivery),
+        done = self._store.mark(self._stream, seqs, delivery)
+        done.addErrback(
             lambda failure: self.log.warn(
                 "deliveries not recorded: {error}", error=failure.getErrorMessage()
-            ),
+            )
         )
+        done.addCallback(lambda _: self._marked(seqs, delivery))
 
     def _marked(self, seqs: Sequence[int], delivery: Delivery) -> None:
         if delivery is Delivery.PUSHED:
@@ -117,8 +121,9 @@ class Commands:
         """
         principal.require(Action.COMMAND_SEND)
         entry = Entry(
-            device=device, kind=Kind.COMMAND, name=name, command=draft, stamp=stamp, key=key
-        )
+            device=device, kind=Kind.COMMAND, name=name, command=draft, stamp=stamp,
+            key=scoped(key, device, Kind.COMMAND),
+        )  # fmt: skip
         return self._timeline.append(entry)
 
     def update(
@@ -191,12 +196,12 @@ class Commands:
     ) -> None:
         wanted = subscription.filter
         assert wanted.stream is not None
-        until = self._timeline.now() if since is None else since
+        until = _EVER if since is None else since
         after = 0
         while not subscription.closed:
             page = await self._store.pending(
                 Pending(
-                    stream=wanted.stream, names=wanted.names, now=self._timeline.now(),
+                    stream=wanted.stream, names=wanted.names, now=self._timeline.wall(),
                     until=until, pushed=since is None, after=after,
                 )
             )  # fmt: skip
@@ -204,4 +209,4 @@ class Commands:
                 break
             after = page[-1].seq
             await subscription.hand_over(page)
-        await subscription.catch_up(until, limit)
+        await subscription.catch_up(since, limit)

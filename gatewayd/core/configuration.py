@@ -22,6 +22,7 @@ class Configuration:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._numbers: dict[str, int] = {}
+        self._changes = 0
 
     async def get(self, principal: Principal, name: str) -> Setting:
         """Return a value. :raises NotFound:"""
@@ -41,7 +42,7 @@ class Configuration:
         if not 1 <= len(value) <= VALUE_LENGTH:
             raise Invalid("configuration", "value", value, "length")
         setting = await self._store.put_setting(name, value)
-        self._numbers.pop(name, None)
+        self._changed(name)
         return setting
 
     async def delete(self, principal: Principal, name: str) -> None:
@@ -49,14 +50,20 @@ class Configuration:
         principal.require(Action.CONFIGURATION_MANAGE)
         if not await self._store.delete_setting(name):
             raise NotFound("configuration", name)
+        self._changed(name)
+
+    def _changed(self, name: str) -> None:
+        self._changes += 1
         self._numbers.pop(name, None)
 
     async def number(self, name: str) -> int:
         """Return a value that is a number, or its default when it is missing or no number."""
         known = self._numbers.get(name)
         if known is None:
+            changes = self._changes
             setting = await self._store.setting(name)
             text = DEFAULTS[name] if setting is None else setting.value
             known = int(text if text.isascii() and text.isdecimal() else DEFAULTS[name])
-            self._numbers[name] = known
+            if changes == self._changes:  # or the answer may be older than the change
+                self._numbers[name] = known
         return known

@@ -102,6 +102,10 @@ class Devices:
         if not principal.scope.holds(known):
             raise Denied("device")
         network, type_ = known.network, known.type
+        if principal.device is not None and (
+            change.network not in (None, network) or change.type not in (None, type_)
+        ):
+            raise Denied("device")  # a device does not choose where it belongs
         if change.network is not None:
             network = await self._group(principal, GroupKind.NETWORK, change.network)
         if change.type is not None:

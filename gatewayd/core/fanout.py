@@ -16,6 +16,9 @@ class Subscriber(Protocol):
     def offer(self, event: Event) -> None:
         """Take an event that passes the filter."""
 
+    def close(self) -> None:
+        """End; it removes itself."""
+
 
 class _Bucket:
     """Subscribers that share a device, network or type; by the names they want."""
@@ -51,6 +54,13 @@ class _Bucket:
         if found is None:
             found = self._found[key] = (*self._any, *self._names.get(name, ()))
         return found
+
+    def everyone(self) -> tuple[Subscriber, ...]:
+        """Return all, each once."""
+        found = dict(self._any)
+        for members in self._names.values():
+            found |= members
+        return tuple(found)
 
     def __bool__(self) -> bool:
         return bool(self._any or self._names)
@@ -99,13 +109,15 @@ class Fanout:
                 if not bucket:
                     del index[key]
 
-    def drop_stream(self, stream: int) -> None:
-        """Forget who subscribed to a device that is deleted."""
-        self._streams.pop(stream, None)
+    def of_stream(self, stream: int) -> tuple[Subscriber, ...]:
+        """Return who subscribed to one device."""
+        bucket = self._streams.get(stream)
+        return () if bucket is None else bucket.everyone()
 
-    def publish(self, event: Event) -> None:
-        """Offer an event to everyone whose filter it passes, in the order they subscribed."""
+    def publish(self, event: Event) -> int:
+        """Offer an event to everyone whose filter it passes; return how many that are, and one."""
         name = event.name
+        offered = 1
         for bucket in (
             self._streams.get(event.stream),
             self._networks.get(event.network),
@@ -116,3 +128,5 @@ class Fanout:
                 for subscriber in bucket.find(name):
                     if subscriber.filter.wants(event):
                         subscriber.offer(event)
+                        offered += 1
+        return offered

@@ -50,7 +50,7 @@ class Core:
         self.store = store
         self.wall = wall
         self.registry = Registry(store)
-        self.timeline = Timeline(store, wall)
+        self.timeline = Timeline(store, wall, lambda function: clock.callLater(0, function))
         self.presence = Presence(self.timeline)
         self.devices = Devices(store, self.registry, self.timeline)
         self.devices.deleted.append(self.presence.forget)

@@ -36,6 +36,10 @@ Observer = Callable[[Sequence[Event]], None]
 class Log(Protocol):
     """The timelines of all devices."""
 
+    @property
+    def opened_at(self) -> tuple[int, int]:
+        """The highest position and the latest time (ms) in the log when it was opened."""
+
     def append(self, entry: Entry) -> Deferred[Event]:
         """Append an entry; fires after it is on disk.
 

@@ -21,11 +21,13 @@ class Locks:
         if lock is None:
             lock = DeferredLock()
         self._locks[key] = (lock, users + 1)
-        await lock.acquire()
         try:
-            yield
+            await lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
         finally:
-            lock.release()
             lock, users = self._locks[key]
             if users == 1:
                 del self._locks[key]

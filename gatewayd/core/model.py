@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+#: How far (ms) times may run ahead of the clock so that events of different devices differ in
+#: time too. Within one device they always differ.
+LEAD = 1000
+
 # Message ids on the wire are positive 31-bit integers. They are a bijection of the sequence
 # number, different for each device, so that an id is unique within its device for 2**31 - 2
 # messages, looks random across devices, and is looked up by the log's own key.
@@ -221,6 +225,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return size
 
 
+def scoped(key: str | None, device: Device, kind: Kind) -> str | None:
+    """Return an idempotency key that marks only messages of one kind to one device."""
+    return None if key is None else f"{device.uid}/{int(kind)}/{key}"
+
+
 class Event(msgspec.Struct, kw_only=True):
     """One entry of a timeline, as it was recorded.
 
@@ -252,3 +261,11 @@ class Event(msgspec.Struct, kw_only=True):
     def id(self) -> int:
         """The public id."""
         return message_id(self.stream, self.seq)
+
+    @property
+    def size(self) -> int:
+        """How many bytes its contents hold."""
+        size = len(self.body or b"")
+        if self.command is not None:
+            size += len(self.command.parameters or b"") + len(self.command.result or b"")
+        return size

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.interfaces import Store
-from gatewayd.core.model import Device, Entry, Event, Kind, message_seq
+from gatewayd.core.model import Device, Entry, Event, Kind, message_seq, scoped
 from gatewayd.core.queries import Listing
 from gatewayd.core.timeline import Timeline
 from gatewayd.errors import NotFound
@@ -42,7 +42,7 @@ class Notifications:
         principal.require(Action.EVENT_SEND)
         entry = Entry(
             device=device, kind=Kind.NOTIFICATION, name=name, body=parameters, stamp=stamp,
-            key=key, epoch=epoch,
+            key=scoped(key, device, Kind.NOTIFICATION), epoch=epoch,
         )  # fmt: skip
         return self._timeline.append(entry)
 

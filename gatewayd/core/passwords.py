@@ -27,19 +27,24 @@ class RunInThread(Protocol):
         """Run it."""
 
 
+def _bytes(password: str) -> bytes:
+    """Return a password as bytes, also one that is no text."""
+    return password.encode("utf-8", "surrogatepass")
+
+
 def hash_password(password: str) -> str:
     """Return the Argon2id hash of a password in PHC form."""
     kdf = Argon2id(
         salt=os.urandom(16), length=32, iterations=_ITERATIONS, lanes=_LANES,
         memory_cost=_MEMORY_KIB,
     )  # fmt: skip
-    return kdf.derive_phc_encoded(password.encode())
+    return kdf.derive_phc_encoded(_bytes(password))
 
 
 def matches(password: str, hashed: str) -> bool:
     """Whether a password is the one that was hashed."""
     try:
-        Argon2id.verify_phc_encoded(password.encode(), hashed)
+        Argon2id.verify_phc_encoded(_bytes(password), hashed)
     except (InvalidKey, ValueError):
         return False
     return True
@@ -62,13 +67,19 @@ class Passwords:
         hashed: str = await self._run(hash_password, password)
         return hashed
 
+    def remembers(self, password: str, hashed: str) -> bool:
+        """Whether that password was verified against that hash before."""
+        return bool(self._verified.get(self._digest(password, hashed)))
+
     async def verify(self, password: str, hashed: str) -> bool:
         """Whether a password is the one that was hashed."""
-        message = f"{len(password)}:{password}{hashed}".encode("utf-8", "surrogatepass")
-        digest = hmac.digest(self._digest_key, message, hashlib.sha256)
-        if self._verified.get(digest):
+        if self.remembers(password, hashed):
             return True
         good: bool = await self._run(matches, password, hashed)
         if good:
-            self._verified.put(digest, True)
+            self._verified.put(self._digest(password, hashed), True)
         return good
+
+    def _digest(self, password: str, hashed: str) -> bytes:
+        message = _bytes(f"{len(password)}:{password}{hashed}")
+        return hmac.digest(self._digest_key, message, hashlib.sha256)

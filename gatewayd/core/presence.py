@@ -79,7 +79,7 @@ class Presence:
             self._timeline.note(self._entry(attachment, Kind.DETACHED))
 
     def forget(self, device: Device) -> None:
-        """Drop the attachments of a device that is deleted."""
+        """Drop the attachments of a device that is deleted, and tell its sockets."""
         for attachment in self._attached.pop(device.uid, []):
             attachment.superseded()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import WeakSet
 
 from gatewayd.core.access import Principal
-from gatewayd.core.cache import Cache
+from gatewayd.core.cache import ReadThrough
 from gatewayd.core.interfaces import Directory
 from gatewayd.core.model import Device, Status, User
 
@@ -18,40 +18,34 @@ class Registry:
     """
 
     def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-        self._devices: Cache[str, Device] = Cache(50_000)
-        self._users: Cache[int, User] = Cache(10_000)
+        self._devices: ReadThrough[str, Device] = ReadThrough(
+            50_000, lambda key: directory.device(key)
+        )
+        self._users: ReadThrough[int, User] = ReadThrough(10_000, lambda key: directory.user(key))
         self._principals: dict[int, WeakSet[Principal]] = {}
 
     def cached_device(self, device_id: str) -> Device | None:
         """Return a device if it is at hand; None says nothing about whether it exists."""
-        return self._devices.get(device_id)
+        return self._devices.peek(device_id.upper())
 
     async def device(self, device_id: str) -> Device | None:
-        """Return a device, ignoring the case of its id."""
-        device = self._devices.get(device_id)
-        if device is None:
-            device = await self._directory.device(device_id)
-            if device is not None and device.id == device_id:
-                self._devices.put(device_id, device)
-        return device
+        """Return a device, ignoring the case of its id.
+
+        Who asks while the store is read is answered in the order of asking.
+        """
+        return await self._devices.get(device_id.upper())
 
     def keep_device(self, device: Device) -> None:
         """Know that a device was saved."""
-        self._devices.put(device.id, device)
+        self._devices.put(device.id.upper(), device)
 
     def drop_device(self, device: Device) -> None:
         """Know that a device was deleted."""
-        self._devices.drop(device.id)
+        self._devices.drop(device.id.upper())
 
     async def user(self, user_id: int) -> User | None:
         """Return a user."""
-        user = self._users.get(user_id)
-        if user is None:
-            user = await self._directory.user(user_id)
-            if user is not None:
-                self._users.put(user_id, user)
-        return user
+        return await self._users.get(user_id)
 
     def keep_user(self, user: User) -> None:
         """Know that a user was saved."""
@@ -65,18 +59,17 @@ class Registry:
         for principal in self._principals.pop(user_id, ()):
             principal.follow(None)
 
-    def forget_users(self) -> None:
-        """Read users anew: a network or device type that some had is gone."""
-        self._users.clear()
-
     async def refollow(self) -> None:
-        """Let every open principal follow its user as it is stored now."""
-        self.forget_users()
+        """Read users anew, and let every open principal follow its user.
+
+        For changes that reach many users at once: a network or device type is gone.
+        """
+        self._users.clear()
         for user_id in list(self._principals):
             user = await self.user(user_id)
             if user is None:
                 self.drop_user(user_id)
-            else:
+            elif self._users.peek(user_id) is user:  # or a later change was followed already
                 self.keep_user(user)
 
     def track(self, principal: Principal) -> None:

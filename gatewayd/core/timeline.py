@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,12 +12,18 @@ from twisted.logger import Logger
 from gatewayd.core.access import Scope
 from gatewayd.core.fanout import Fanout
 from gatewayd.core.interfaces import Log
-from gatewayd.core.model import Entry, Event
+from gatewayd.core.model import LEAD, Entry, Event
 from gatewayd.core.queries import Filter, Page, Replay
 
 #: How much may arrive live during one read of the log before the log is read once more instead.
 _TAIL_EVENTS = 256
 _TAIL_BYTES = 256 * 1024
+
+
+#: How many deliveries are made in one turn of the reactor, about 10 ms of work.
+_DELIVERIES_PER_TURN = 2500
+#: How many committed events may wait for later turns.
+_MOST_UNPUBLISHED = 2000
 
 
 class Sink(Protocol):
@@ -45,7 +52,7 @@ class Follower(Protocol):
 class Subscription:
     """One subscriber's view of the timelines: first the log, then live, each event once.
 
-    While the log is read, live events wait in a short tail; when that overflows, the log is read
+    Until it is live, what is published waits in a short tail; when that overflows, the log is read
     again instead. An event's position tells whether the reader has had it.
     """
 
@@ -59,17 +66,17 @@ class Subscription:
         self._sink = sink
         self._live = False
         self._position = timeline.position
+        self._handed: set[int] = set()
         self._tail: list[Event] = []
         self._tail_bytes = 0
 
     def offer(self, event: Event) -> None:
-        """Take a live event."""
+        """Take an event that was published."""
         if self._live:
-            if event.position > self._position:
-                self._deliver(event)
-        elif len(self._tail) <= _TAIL_EVENTS and self._tail_bytes <= _TAIL_BYTES:
+            self._pass(event)
+        elif not self._overflowed():
             self._tail.append(event)
-            self._tail_bytes += len(event.body or b"")
+            self._tail_bytes += event.size
 
     def close(self) -> None:
         """End it; nothing is delivered any more."""
@@ -85,17 +92,26 @@ class Subscription:
     async def hand_over(self, events: Sequence[Event]) -> None:
         """Deliver events that come before the log; then wait until the sink takes more."""
         for event in events:
+            self._handed.add(event.position)
             self._send(event)
         if not self._sink.writable:
             await self._sink.when_writable()
 
-    async def catch_up(self, since: int, limit: int | None = None) -> None:
+    async def catch_up(self, since: int | None, limit: int | None = None) -> None:
         """Deliver the log after ``since`` (ms), then go live.
 
+        :param since: None for nothing but what was published since the subscription began, which
+            works for a subscription to one device.
         :param limit: of what was in the log when the subscription began, only the oldest so many.
         """
         try:
-            await self._read_log(since, limit)
+            since = self._begin(since)
+            if since is not None:
+                await self._read_log(since, limit)
+            for event in self._tail:
+                self._pass(event)
+            self._tail = []
+            self._live = True
         except Exception:
             # Live events without the log before them would be a silent gap.
             self.give_up()
@@ -106,6 +122,18 @@ class Subscription:
         if not self.closed:
             self.close()
             self._sink.broken()
+
+    def _begin(self, since: int | None) -> int | None:
+        """Return from when the log has to be read, None when the tail has everything."""
+        if since is not None:
+            for event in self._tail:
+                if event.ts <= since:  # it came in time, and the log will not bring it
+                    self._pass(event)
+            return since
+        if self._overflowed():
+            # Times of one device grow: nothing that came later is earlier than this.
+            return self._tail[0].ts - 1
+        return None
 
     async def _read_log(self, since: int, limit: int | None) -> None:
         cursor = None
@@ -121,23 +149,24 @@ class Subscription:
                     if limit == 0:
                         continue
                     limit -= 1
-                self._deliver(event)
+                self._pass(event)
             if not self._sink.writable:
                 await self._sink.when_writable()
             if page.complete and not self._overflowed():
                 break
-        for event in self._tail:
-            if event.position > self._position:
-                self._deliver(event)
-        self._tail = []
-        self._live = True
+        self._position = max(self._position, began)
 
     def _overflowed(self) -> bool:
         return len(self._tail) > _TAIL_EVENTS or self._tail_bytes > _TAIL_BYTES
 
-    def _deliver(self, event: Event) -> None:
-        self._position = event.position
-        self._send(event)
+    def _pass(self, event: Event) -> None:
+        """Deliver an event unless its reader has had it."""
+        if event.position > self._position:
+            self._position = event.position
+            if event.position not in self._handed:
+                self._send(event)
+            elif event.position == max(self._handed):
+                self._handed.clear()
 
     def _send(self, event: Event) -> None:
         # The scope is the one of now: who loses a network loses its events at once.
@@ -156,22 +185,40 @@ class Timeline:
     """Appends to the timelines, and lets subscribers follow them.
 
     :param wall: the time of day in ms.
+    :param later: calls a function in a later turn of the reactor.
     """
 
     log = Logger()
 
-    def __init__(self, store: Log, wall: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Log,
+        wall: Callable[[], int],
+        later: Callable[[Callable[[], None]], object] = lambda function: function(),
+    ) -> None:
         self._store = store
-        self._wall = wall
+        self._later = later
+        self._unpublished: deque[Event] = deque()
+        self._publishing = False
+        self.wall = wall
         self._fanout = Fanout()
         self._latest = 0
-        #: the position of the last event that was published
-        self.position = 0
+        self._position = 0
         store.observe(self._committed)
 
+    @property
+    def position(self) -> int:
+        """The position of the last event that was published, by us or before we were started."""
+        return self._position or self._store.opened_at[0]
+
     def now(self) -> int:
-        """Return a time (ms) that no event already published is later than."""
-        return max(self._wall(), self._latest)
+        """Return the time (ms) for clients to resume from.
+
+        Nothing that was published is later, and what is recorded from now on is: the current
+        millisecond is not over, so it is not given out.
+        """
+        wall = self.wall()
+        return max(wall - 1, self._latest, min(self._store.opened_at[1], wall + LEAD))
 
     def append(self, entry: Entry) -> Deferred[Event]:
         """Append an entry; fires after it is on disk. See :meth:`Log.append`."""
@@ -199,12 +246,13 @@ class Timeline:
         self._fanout.remove(subscription)
 
     def drop(self, stream: int) -> None:
-        """Forget the subscriptions to a device that is deleted."""
-        self._fanout.drop_stream(stream)
+        """End the subscriptions to a device that is deleted."""
+        for subscriber in self._fanout.of_stream(stream):
+            subscriber.close()
 
     def read(self, wanted: Filter, since: int, cursor: int | None) -> Deferred[Page]:
         """Read the next page of the log."""
-        return self._store.read(Replay(filter=wanted, since=since, now=self._wall(), cursor=cursor))
+        return self._store.read(Replay(filter=wanted, since=since, now=self.wall(), cursor=cursor))
 
     async def warn_of_horizon(self, since: int) -> None:
         """Say in the log when a replay asks for what retention has dropped."""
@@ -218,8 +266,25 @@ class Timeline:
             )
 
     def _committed(self, events: Sequence[Event]) -> None:
-        publish = self._fanout.publish
-        for event in events:
-            self.position = event.position
-            self._latest = max(self._latest, event.ts)
-            publish(event)
+        self._unpublished.extend(events)
+        if not self._publishing:
+            self._publish()
+
+    def _publish(self) -> None:
+        """Publish what was committed, a part per turn so that a large fan-out stops nobody else.
+
+        When too much is waiting there are no turns: then publishing has to hold up the writers.
+        """
+        self._publishing = False
+        waiting = self._unpublished
+        lead = self.wall() + LEAD
+        room = _DELIVERIES_PER_TURN
+        while waiting and (room > 0 or len(waiting) > _MOST_UNPUBLISHED):
+            event = waiting.popleft()
+            self._position = event.position
+            # A device that floods runs ahead alone; the gateway's time does not follow it.
+            self._latest = max(self._latest, min(event.ts, lead))
+            room -= self._fanout.publish(event)
+        if waiting:
+            self._publishing = True
+            self._later(self._publish)

@@ -42,6 +42,7 @@ NONE = 1
 #: The longest token that is looked at, in characters.
 LONGEST = 16 * 1024
 _SAFE_KEY = 32
+_LARGEST = 2**63 - 1
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,7 +87,17 @@ class _Envelope(msgspec.Struct):
 def _ids(values: list[str | int] | None) -> frozenset[int] | None:
     if values is None:
         return None
-    return frozenset(int(value) for value in values if str(value).isdecimal())
+    found = (_id(value) for value in values)
+    return frozenset(number for number in found if number is not None)
+
+
+def _id(value: str | int) -> int | None:
+    """Return an id as a number, None for what cannot be one."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdecimal() and len(value) < 20):
+            return None
+        value = int(value)
+    return value if 0 < value <= _LARGEST else None
 
 
 def decode_secret(text: str, encoding: str) -> bytes:
@@ -101,7 +112,7 @@ def decode_secret(text: str, encoding: str) -> bytes:
         if encoding == "hex":
             key = bytes.fromhex(text)
         elif encoding == "devicehive":
-            letters = re.sub(r"[^A-Za-z0-9+/]", "", text)
+            letters = re.sub(r"[^A-Za-z0-9+/=]", "", text)
             key = base64.b64decode(letters[: len(letters) // 4 * 4])
         else:
             key = text.encode()
@@ -194,6 +205,7 @@ class TokenAuthority:
             claims = msgspec.json.decode(body, type=_Envelope).payload
         except (jwt.InvalidTokenError, msgspec.MsgspecError, ValueError, RecursionError):
             raise Unauthenticated("invalid") from None
-        if claims.t not in (0, 1) or (claims.u is None and not claims.tpc):
+        owned = bool(claims.tpc) if claims.u is None else 0 < claims.u <= _LARGEST
+        if claims.t not in (0, 1) or not owned:
             raise Unauthenticated("invalid")
         return claims

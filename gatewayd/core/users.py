@@ -79,6 +79,8 @@ class Users:
             raise Invalid("user", "login", None, "required")
         if change.role is None:
             raise Invalid("user", "role", None, "required")
+        if change.role == Role.ADMIN and not principal.is_admin:
+            raise Denied("admin")
         await self._check_login(change.login, 0)
         self._check_password(change.password or "")
         user = User(
@@ -106,7 +108,9 @@ class Users:
         async with self._locks.hold(user_id):
             old = await self._stored(user_id)
             privileged = (change.login, change.role, change.status, change.all_types)
-            if not principal.is_admin and any(field is not None for field in privileged):
+            own = principal.user is not None and principal.user.id == user_id
+            beyond = any(field is not None for field in privileged) or (old.is_admin and not own)
+            if beyond and not principal.is_admin:
                 raise Denied("admin")
             self._check(change)
             if change.login is not None:
@@ -153,6 +157,8 @@ class Users:
         """
         network = kind is GroupKind.NETWORK
         principal.require(Action.NETWORK_READ if network else Action.TYPE_READ)
+        if not principal.is_admin and (principal.user is None or principal.user.id != user_id):
+            raise NotFound("user", user_id)
         user = await self._existing(user_id)
         has = group_id in (user.networks if network else user.types)
         group = None
@@ -202,6 +208,10 @@ class Users:
     async def by_login(self, login: str) -> User | None:
         """Return the user with that login, as it is stored now."""
         return await self._store.user_by_login(login)
+
+    async def stored(self, user_id: int) -> User | None:
+        """Return a user as it is stored now."""
+        return await self._store.user(user_id)
 
     async def by_id(self, user_id: int) -> User | None:
         """Return a user."""

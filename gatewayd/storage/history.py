@@ -62,13 +62,6 @@ def _event(row: Sequence[Any]) -> Event:
     )  # fmt: skip
 
 
-def _size(event: Event) -> int:
-    size = len(event.body or b"")
-    if event.command is not None:
-        size += len(event.command.parameters or b"") + len(event.command.result or b"")
-    return size
-
-
 def _marks(values: Iterable[Any]) -> str:
     return ", ".join("?" for _ in values)
 
@@ -113,7 +106,8 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
     events, cut = _page(rows, replay.bytes)
     if events:
         cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
-    return Page(events=events, cursor=cursor, complete=len(events) < replay.limit and not cut)
+    complete = len(events) < replay.limit and not cut
+    return Page(events=events, cursor=cursor, complete=complete)
 
 
 def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
@@ -122,7 +116,7 @@ def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
     size = 0
     for row in rows:
         events.append(_event(row))
-        size += _size(events[-1])
+        size += events[-1].size
         if size > most:
             return events, True
     return events, False

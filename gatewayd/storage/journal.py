@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gatewayd.core.model import (
+    LEAD,
     Command,
     CommandChange,
     Device,
@@ -18,10 +19,6 @@ from gatewayd.core.model import (
 )
 from gatewayd.errors import NotFound, Superseded
 from gatewayd.storage import history
-
-#: How far (ms) times may run ahead of the clock so that events of different devices differ in
-#: time too. Within one device they always differ.
-LEAD = 1000
 
 
 class Head:
@@ -55,8 +52,10 @@ class Journal:
         #: events of the running transaction, for the observers
         self.recorded: list[Event] = []
         row = db.execute("SELECT max(position), max(ts) FROM event").fetchone()
-        self._position: int = row[0] or 0
-        self._latest: int = row[1] or 0
+        #: the position of the last event
+        self.position: int = row[0] or 0
+        #: the latest time given out; see LEAD
+        self.latest: int = row[1] or 0
 
     def append(self, entry: Entry) -> Event:
         """Give an entry its number and time. :raises NotFound: :raises Superseded:"""
@@ -172,16 +171,16 @@ class Journal:
     ) -> Event:
         """Take the next number and time of a timeline and collect the row."""
         now = self._wall()
-        ts = max(head.ts + 1, min(self._latest + 1, now + LEAD), now)
-        self._latest = max(self._latest, min(ts, now + LEAD))
-        self._position += 1
+        ts = max(head.ts + 1, min(self.latest + 1, now + LEAD), now)
+        self.latest = max(self.latest, min(ts, now + LEAD))
+        self.position += 1
         head.seq += 1
         head.ts = ts
         self._dirty[device.uid] = head
         event = Event(
             stream=device.uid, seq=head.seq, ts=ts, kind=kind, name=name, body=body,
             stamp=ts if stamp is None else min(stamp, ts), device=device.id,
-            network=device.network, type=device.type, position=self._position, epoch=head.epoch,
+            network=device.network, type=device.type, position=self.position, epoch=head.epoch,
         )  # fmt: skip
         self._events.append((
             event.position, event.stream, event.seq, ts, event.stamp, int(kind), name, body,

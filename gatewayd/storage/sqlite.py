@@ -68,6 +68,7 @@ class _Writer:
         self._path = path
         self._wall = wall
         self.healthy = True
+        self.opened_at = (0, 0)
 
     def open(self) -> Journal:
         try:
@@ -77,12 +78,14 @@ class _Writer:
             db = _connect(self._path)
             try:
                 migrate(db)
-                return Journal(db, self._wall)
+                journal = Journal(db, self._wall)
             except BaseException:
                 db.close()
                 raise
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"cannot open the database {self._path}: {error}") from error
+        self.opened_at = (journal.position, journal.latest)
+        return journal
 
     def close(self, journal: Journal) -> None:
         journal.db.close()
@@ -193,6 +196,10 @@ class SQLiteStore:
     def healthy(self) -> bool:
         """Whether the last write succeeded."""
         return self._engine.healthy
+
+    @property
+    def opened_at(self) -> tuple[int, int]:
+        return self._engine.opened_at
 
     def start(self) -> Deferred[None]:
         """Open and migrate the database. :raises ConfigError: it cannot be used."""

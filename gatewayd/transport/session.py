@@ -85,6 +85,9 @@ class WebSocketSession(MessageParser):
     def ponged(self) -> None:
         """Learn that our latest ping was answered: all that was sent before it has arrived."""
 
+    def closing(self) -> None:
+        """Stop sending: a close has begun, whoever began it. Called at most once."""
+
     def closed(self) -> None:
         """End: the connection is gone. Called exactly once, if :meth:`opened` was."""
 
@@ -376,6 +379,10 @@ class WebSocketSession(MessageParser):
         self.localCloseReason = reasonUtf8
         self._write(close_frame(code, reasonUtf8 or b""))
         self._start_deadline()
+        try:
+            self.closing()
+        except Exception:
+            _log.failure("websocket {peer}: closing() failed", peer=self.peer)
         self._release()
         self.resume_reading()
 

@@ -40,7 +40,7 @@ class WebSocketLimits:
     message: int = 2**20
     send_window: int = 2**20
     keepalive: float = 30.0
-    close: float = 5.0
+    close: float = 3.0
     connections: int = 50_000
     connections_per_address: int = 10_000
 

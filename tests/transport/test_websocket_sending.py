@@ -151,7 +151,7 @@ def test_slow_consumer(memory: MakeMemory) -> None:
     assert not session.is_open
     wire.producer.resumeProducing()
     assert server_frames(wire.value()) == [close_of(1013, "slow consumer")]
-    one.clock.advance(4.9)
+    one.clock.advance(2.9)
     assert not wire.aborted
     one.clock.advance(0.2)
     assert wire.aborted

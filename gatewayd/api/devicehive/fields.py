@@ -14,6 +14,8 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LARGEST = 2**63 - 1
+#: Longer ones than anything that they could match are of no use.
+_LONGEST_PATTERN = 1024
 
 
 class Malformed(Exception):
@@ -86,6 +88,13 @@ class Fields:
     def text(self, name: str) -> str | None:
         """Return a string that is not empty. :raises Malformed:"""
         return self.string(name) or None
+
+    def pattern(self, name: str) -> str | None:
+        """Return a LIKE pattern that is not empty. :raises Malformed: :raises Invalid:"""
+        text = self.text(name)
+        if text is not None and len(text) > _LONGEST_PATTERN:
+            raise Invalid("query", name, None, "length")
+        return text
 
     def integer(self, name: str) -> int | None:
         """Return an integer, also one in a string. :raises Malformed:"""

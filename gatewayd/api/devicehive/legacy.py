@@ -46,7 +46,8 @@ class LegacySession(Session):
         self._updates: dict[int, tuple[Subscription, _OwnUpdates]] = {}
 
     def _perform(self, route: Route, fields: Fields) -> Reply | Deferred[Reply]:
-        if self.principal is None and route.permission and fields.raw("token") is not None:
+        own = fields.raw("token") is not None and route.name != "authenticate"
+        if self.principal is None and own:
             return Deferred.fromCoroutine(self._perform_with_token(route, fields))
         return super()._perform(route, fields)
 
@@ -76,22 +77,22 @@ class LegacySession(Session):
 
     def inserted(self, event: Event) -> None:
         """Push the updates of this command to this connection."""
+        if self.principal is None or self.ended:
+            return  # a token for one message follows nothing
         if event.stream not in self._updates:
             wanted = Filter(kinds=frozenset({Kind.COMMAND_UPDATE}), stream=event.stream)
             sink = _OwnUpdates(self)
-            if self.principal is None:
-                return  # a token for one message follows nothing
             part = self.api.core.timeline.subscribe(wanted, self.principal, sink)
             part.go_live()
             self._updates[event.stream] = (part, sink)
         self._updates[event.stream][1].mine.add(event.seq)
 
-    def closed(self) -> None:
-        """Leave nothing behind."""
+    def closing(self) -> None:
+        """End the subscriptions."""
         for part, _ in self._updates.values():
             part.close()
         self._updates.clear()
-        super().closed()
+        super().closing()
 
 
 class ClientSession(LegacySession):
@@ -141,13 +142,18 @@ class DeviceSession(LegacySession):
                 return
             self.api.core.presence.detach(self._attachment)
         presence = self.api.core.presence
-        told = partial(self.close, 1000, "a newer connection of this device has taken over")
+        told = partial(self.leave, 1000, "this connection no longer speaks for the device")
         attachment = await presence.take_over(device, "devicehive", told)
         if not self.is_open:
             presence.detach(attachment)
             return
         self._attachment = attachment
-        self.epoch = attachment.epoch
+
+    def epoch_for(self, device: Device) -> int | None:
+        """Return the epoch in which this socket speaks for a device; None when it does not."""
+        if self._attachment is None or self._attachment.device.uid != device.uid:
+            return None
+        return self._attachment.epoch
 
     async def saved(self, device: Device, request: Fields, fields: Fields) -> None:
         """Keep the key that a device registers with; it authenticates with it from then on."""
@@ -157,8 +163,8 @@ class DeviceSession(LegacySession):
         if self.default_device is not None and self.default_device.upper() == device.id.upper():
             await self._attach(device)
 
-    def closed(self) -> None:
-        """Leave nothing behind."""
+    def closing(self) -> None:
+        """Speak for the device no more."""
         if self._attachment is not None:
             self.api.core.presence.detach(self._attachment)
-        super().closed()
+        super().closing()

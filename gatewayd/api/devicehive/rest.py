@@ -90,7 +90,12 @@ class Rest:
     def _fields(self, request: Any) -> Fields:
         """Return the body. :raises Malformed:"""
         request.content.seek(0)
-        return Fields.parse(request.content.read(), self._depth)
+        body: bytes = request.content.read()
+        try:
+            body.decode()  # msgspec checks only what it decodes
+        except UnicodeDecodeError:
+            raise Malformed from None
+        return Fields.parse(body, self._depth)
 
     async def _principal(self, request: Any) -> Principal:
         """Return who asks. :raises Unauthenticated: nobody says; :raises _Rejected: a bad token."""

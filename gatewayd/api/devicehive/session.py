@@ -89,12 +89,12 @@ class Session(WebSocketSession):
     """A client or a device on ``/websocket``.
 
     :ivar default_device: what a request without deviceId means; on ``/device`` only.
-    :ivar epoch: of the exclusive attachment, once the socket speaks for a device.
+    :ivar ended: whether a close has begun, though a request may still run.
     """
 
     log = Logger()
     default_device: str | None = None
-    epoch: int | None = None
+    ended = False
 
     def __init__(self, api: DeviceHive) -> None:
         super().__init__()
@@ -125,9 +125,9 @@ class Session(WebSocketSession):
 
     def trust(self) -> None:
         """Know that somebody on this socket has authenticated; it may stay."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        patience, self._patience = self._patience, None
+        if patience is not None and patience.active():
+            patience.cancel()
 
     def text_received(self, payload: bytes) -> None:
         """Take a request; its reply leaves when those before it have left."""
@@ -192,7 +192,9 @@ class Session(WebSocketSession):
 
     def check_room(self) -> None:
         """Check that one more subscription is allowed. :raises Refused: 429."""
-        if len(self.subscriptions) >= self.api.limits.subscriptions:
+        if self.ended:
+            raise Refused(410, "The connection is closed")  # nobody hears it; nothing may be left
+        if len(self.current()) >= self.api.limits.subscriptions:
             raise Refused(429, "Too many subscriptions on this connection")
 
     def unsubscribe(self, number: int) -> None:
@@ -218,6 +220,10 @@ class Session(WebSocketSession):
         """Return the names of a subscription; an empty list means any."""
         return names or None
 
+    def epoch_for(self, device: Device) -> int | None:
+        """Return the epoch in which this socket speaks for a device; None when it does not."""
+        return None
+
     # Authentication
 
     async def authenticate(self, fields: Fields) -> None:
@@ -229,6 +235,13 @@ class Session(WebSocketSession):
         if token is None:
             raise Unauthenticated("missing")
         self.become(await self.api.core.authentication.by_token(token))
+
+    def current(self) -> dict[int, Subscribed]:
+        """Return the subscriptions, without those whose device was deleted."""
+        for number, subscribed in list(self.subscriptions.items()):
+            if all(part.closed for part in subscribed.parts):
+                self.unsubscribe(number)
+        return self.subscriptions
 
     # The ends of the transport
 
@@ -244,17 +257,26 @@ class Session(WebSocketSession):
             for courier in subscribed.couriers:
                 courier.ponged()
 
+    def leave(self, code: int, reason: str) -> None:
+        """Close once the requests that were taken have their replies."""
+        self.settle().addCallback(lambda _: self.close(code, reason))
+
     def settle(self) -> Deferred[None]:
         """Fire when every request that was taken has its reply: shutdown waits for it."""
         self.pause_reading()
         return self.lane.when_idle()
 
-    def closed(self) -> None:
-        """Leave nothing behind."""
-        self.lane.close()
-        self.trust()
+    def closing(self) -> None:
+        """End the subscriptions: nothing that they bring can be sent any more."""
+        self.ended = True
         for number in list(self.subscriptions):
             self.unsubscribe(number)
+
+    def closed(self) -> None:
+        """Leave nothing behind."""
+        self.closing()
+        self.lane.close()
+        self.trust()
 
 
 def _malformed() -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
@@ -12,10 +12,11 @@ _ISO = re.compile(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1)
-#: The last ms of the year 9999.
+#: The first ms of the year 1 and the last of 9999.
+_EARLIEST = (datetime(1, 1, 1) - _EPOCH) // timedelta(milliseconds=1)
 _LATEST = 253_402_300_799_999
 
-_second = -1
+_second: int | None = None
 _text = ""
 
 
@@ -25,7 +26,7 @@ def format_timestamp(ms: int) -> str:
     second, rest = divmod(ms, 1000)
     if second != _second:
         # Messages of one second share everything but the milliseconds.
-        _text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _text = (_EPOCH + timedelta(seconds=second)).isoformat()
         _second = second
     return f"{_text}.{rest:03d}"
 
@@ -59,7 +60,10 @@ def _parse_iso(text: str) -> int:
         int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0)
     )
     ms = (moment - _EPOCH) // timedelta(milliseconds=1) + int((fraction or "0").ljust(3, "0")[:3])
-    return ms - _zone_minutes(zone) * 60_000
+    ms -= _zone_minutes(zone) * 60_000
+    if not _EARLIEST <= ms <= _LATEST:
+        raise ValueError("not a timestamp")
+    return ms
 
 
 def _zone_minutes(zone: str | None) -> int:

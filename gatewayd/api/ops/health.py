@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from twisted.web.resource import IResource, Resource
 
+from gatewayd.transport.request import error_body
 from gatewayd.transport.websocket import WebSocketResource
 
 #: A check by name; whether it passes.
@@ -21,8 +22,13 @@ class _Page(Resource):
         super().__init__()
         self._checks = checks
 
-    def render_GET(self, request: Any) -> bytes:  # noqa: N802 - Twisted's name
+    def render(self, request: Any) -> bytes:
         """Answer 200, or 503 with the names of the checks that fail."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader(b"Allow", b"GET, HEAD")
+            request.setHeader(b"Content-Type", b"application/json")
+            return error_body(405)
         failing = [name for name, passes in self._checks.items() if not passes()]
         request.setResponseCode(503 if failing else 200)
         request.setHeader(b"Content-Type", b"application/json")

@@ -73,7 +73,7 @@ def _update(call: Call, device: Device | None, device_id: str | None) -> Deferre
     status = None if fields is None else fields.string("status")
     result = None if fields is None else fields.json_object("result")
     updated = call.core.commands.update(
-        call.user, device, number, status, result, epoch=call.session.epoch
+        call.user, device, number, status, result, epoch=call.session.epoch_for(device)
     )
     return updated.addCallback(lambda _: call.success())
 

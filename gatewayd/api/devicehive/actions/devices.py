@@ -22,7 +22,7 @@ _LONGEST_ID = 48
 def device_query(fields: Fields, order: Order = NATURAL) -> DeviceQuery:
     """Read which devices are asked for. :raises Malformed:"""
     return DeviceQuery(
-        name=fields.text("name"), pattern=fields.text("namePattern"),
+        name=fields.text("name"), pattern=fields.pattern("namePattern"),
         network=fields.integer("networkId"), network_name=fields.text("networkName"), order=order,
     )  # fmt: skip
 

@@ -45,7 +45,7 @@ DEVICE_TYPE = Spelling(
 
 def group_query(fields: Fields, order: Order = NATURAL) -> GroupQuery:
     """Read which networks or device types are asked for. :raises Malformed:"""
-    return GroupQuery(name=fields.text("name"), pattern=fields.text("namePattern"), order=order)
+    return GroupQuery(name=fields.text("name"), pattern=fields.pattern("namePattern"), order=order)
 
 
 def _declare(spelling: Spelling) -> None:

@@ -38,7 +38,8 @@ def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferre
         )
     recorded = call.core.notifications.insert(
         call.user, device, name, fields.json_object("parameters"),
-        stamp=fields.timestamp("timestamp"), key=idempotency_key(call), epoch=call.session.epoch,
+        stamp=fields.timestamp("timestamp"), key=idempotency_key(call),
+        epoch=call.session.epoch_for(device),
     )  # fmt: skip
     return recorded.addCallback(_inserted, call)
 

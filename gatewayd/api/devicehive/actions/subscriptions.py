@@ -149,7 +149,7 @@ def _to_device(
     part, courier = core.commands.attach(call.user, device, names, push)
     subscribed.parts.append(part)
     subscribed.couriers.append(courier)
-    if call.session.epoch is None:
+    if call.session.epoch_for(device) is None:
         subscribed.attachments.append(core.presence.share(device, "devicehive"))
 
     def begin() -> None:
@@ -191,7 +191,7 @@ def command_unsubscribe(call: Call) -> bytes:
 def _unsubscribe(call: Call, type_: str) -> bytes:
     session = call.session
     number = call.fields.integer("subscriptionId")
-    own = [n for n, subscribed in session.subscriptions.items() if subscribed.type == type_]
+    own = [n for n, subscribed in session.current().items() if subscribed.type == type_]
     if number is not None:
         if number not in own:
             raise NotFound("subscription", number)
@@ -213,5 +213,5 @@ def list_(call: Call) -> bytes:
         if wanted.lower() not in _PERMISSION:
             raise Refused(400, "Invalid request parameters")
         allowed = [type_ for type_ in allowed if type_ == wanted.lower()]
-    subscribed = call.session.subscriptions.values()
+    subscribed = call.session.current().values()
     return call.answer(subscriptions=[each.shown for each in subscribed if each.type in allowed])

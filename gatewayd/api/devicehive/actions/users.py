@@ -17,7 +17,7 @@ _SORT = {"id": "id", "login": "login"}
 def user_query(fields: Fields, order: Order = NATURAL) -> UserQuery:
     """Read which users are asked for. :raises Malformed:"""
     return UserQuery(
-        login=fields.text("login"), pattern=fields.text("loginPattern"),
+        login=fields.text("login"), pattern=fields.pattern("loginPattern"),
         role=fields.integer("role"), status=fields.integer("status"), order=order,
     )  # fmt: skip
 
