@@ -99,7 +99,8 @@ class Gateway(Service):
             try:
                 endpoint = serverFromString(self.reactor, listen.endpoint)
             except (ValueError, TypeError) as error:
-                raise SystemExit(f"gatewayd: no endpoint: {listen.endpoint!r}: {error}") from None
+                tell(f"no endpoint: {listen.endpoint!r}: {error}")
+                raise SystemExit(1) from None
             binding = maybeDeferred(endpoint.listen, site)
             binding.addCallbacks(_hold, _cannot_listen, errbackArgs=(listen,))
             self._bindings.append(binding)
@@ -107,7 +108,8 @@ class Gateway(Service):
             if isinstance(getattr(binding, "result", None), Failure):
                 failure: Failure = binding.result  # type: ignore[assignment]
                 binding.addErrback(lambda _: None)
-                raise SystemExit(f"gatewayd: {failure.getErrorMessage()}")
+                tell(failure.getErrorMessage())
+                raise SystemExit(1)
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
         """Open the store, start the core, let the listeners accept."""
@@ -207,12 +209,17 @@ def address(port: IListeningPort) -> str:
     return f"{shown}:{host.port}"
 
 
+def tell(message: str) -> None:
+    """Tell the operator, in one line on the real stderr: twistd turns the other into a log."""
+    print(f"gatewayd: {message}", file=sys.__stderr__, flush=True)
+
+
 def die(reactor: Any, message: str) -> None:
     """Stop the daemon with one line on stderr and exit status 1.
 
     twistd exits with 0 after any orderly stop; the status is set when the interpreter ends.
     """
-    print(f"gatewayd: {message}", file=sys.__stderr__, flush=True)
+    tell(message)
     atexit.register(os._exit, 1)
     # The reactor may not run yet.
     reactor.callWhenRunning(reactor.stop)

@@ -41,7 +41,10 @@ def matches(expected: Any, actual: Any, path: str = "") -> bool:
         return (
             isinstance(actual, list)
             and len(expected) == len(actual)
-            and all(matches(e, a, f"{path}.{i}") for i, (e, a) in enumerate(zip(expected, actual)))
+            and all(
+                matches(e, a, f"{path}.{i}")
+                for i, (e, a) in enumerate(zip(expected, actual, strict=True))
+            )
         )
     return type(expected) is type(actual) and expected == actual
 
