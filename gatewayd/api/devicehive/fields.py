@@ -73,17 +73,18 @@ class Fields:
 
     def value(self, name: str) -> Any:
         """Return a field of any type. :raises Malformed:"""
-        raw = self.raw(name)
-        if raw is None:
+        member = self._members.get(name)
+        if member is None:
             return None
         try:
-            return _ANY.decode(raw)
+            return _ANY.decode(member)
         except (msgspec.MsgspecError, RecursionError):
             raise Malformed from None
 
     def string(self, name: str) -> str | None:
         """Return a string; numbers and booleans are taken as their text. :raises Malformed:"""
-        return as_string(self.value(name))
+        value = self.value(name)
+        return value if value is None or type(value) is str else as_string(value)
 
     def text(self, name: str) -> str | None:
         """Return a string that is not empty. :raises Malformed:"""
