@@ -82,6 +82,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         return self.networks if kind is GroupKind.NETWORK else self.types
 
 
+UNLIMITED = Scope()
 NOTHING = Scope(networks=frozenset(), types=frozenset())
 
 
@@ -136,7 +137,7 @@ class Principal:
         self.device = device
         self.user: User | None = None
         self.actions: frozenset[Action] = actions
-        self.scope = Scope() if device is None else Scope(stream=device.uid)
+        self.scope = UNLIMITED if device is None else Scope(stream=device.uid)
         if user is not None:
             self.follow(user)
 
@@ -148,9 +149,9 @@ class Principal:
             self.scope = NOTHING
         else:
             self.actions = self._granted
-            self.scope = Scope(
-                networks=self._networks(user), types=self._types(user), stream=self.scope.stream
-            )
+            self.scope = Scope(networks=self._networks(user), types=self._types(user))
+            if self.scope == UNLIMITED:
+                self.scope = UNLIMITED  # the same object: comparing by identity is quick
 
     def _networks(self, user: User) -> frozenset[int] | None:
         granted = None if self.grant.all_networks else self.grant.networks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gatewayd.core.model import Event
+from gatewayd.core.model import Event, Kind
 from gatewayd.core.queries import Filter
 
 
@@ -20,15 +20,25 @@ class Subscriber(Protocol):
         """End; it removes itself."""
 
 
+#: So many answers does a bucket remember at most.
+_REMEMBERED = 1000
+
+#: What of an event decides who wants it, once its bucket is found.
+_Key = tuple[str | None, Kind, int, int]
+
+
 class _Bucket:
-    """Subscribers that share a device, network or type; by the names they want."""
+    """Subscribers that share a device, network or type; by the names they want.
+
+    Who wants a kind of event is worked out once, and again only when the members change.
+    """
 
     __slots__ = ("_any", "_found", "_names")
 
     def __init__(self) -> None:
         self._any: dict[Subscriber, None] = {}
         self._names: dict[str, dict[Subscriber, None]] = {}
-        self._found: dict[str | None, tuple[Subscriber, ...]] = {}
+        self._found: dict[_Key, tuple[Subscriber, ...]] = {}
 
     def add(self, subscriber: Subscriber) -> None:
         self._found.clear()
@@ -47,12 +57,17 @@ class _Bucket:
             if not members:
                 self._names.pop(name, None)
 
-    def find(self, name: str) -> tuple[Subscriber, ...]:
-        """Return who wants events of that name; the tuple outlives changes to the bucket."""
-        key = name if name in self._names else None
+    def find(self, event: Event) -> tuple[Subscriber, ...]:
+        """Return who wants an event; the tuple outlives changes to the bucket."""
+        name = event.name if event.name in self._names else None
+        key = (name, event.kind, event.network, event.type)
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = (*self._any, *self._names.get(name, ()))
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            members = (*self._any, *self._names.get(event.name, ()))
+            found = tuple(each for each in members if each.filter.wants(event))
+            self._found[key] = found
         return found
 
     def everyone(self) -> tuple[Subscriber, ...]:
@@ -116,7 +131,6 @@ class Fanout:
 
     def publish(self, event: Event) -> int:
         """Offer an event to everyone whose filter it passes; return how many that are, and one."""
-        name = event.name
         offered = 1
         for bucket in (
             self._streams.get(event.stream),
@@ -125,8 +139,8 @@ class Fanout:
             self._all,
         ):
             if bucket is not None:
-                for subscriber in bucket.find(name):
-                    if subscriber.filter.wants(event):
-                        subscriber.offer(event)
-                        offered += 1
+                found = bucket.find(event)
+                offered += len(found)
+                for subscriber in found:
+                    subscriber.offer(event)
         return offered

@@ -167,7 +167,8 @@ def test_notification_pushes(
         device="dev-1", network=3, type=4, position=1, body=raw(parameters),
     )  # fmt: skip
     for number in subscriptions:
-        assert decode(wire.push(event, b',"subscriptionId":%d}' % number)) == {
+        suffix = b',"subscriptionId":%d}' % number
+        assert decode(wire.push_start(event, suffix) + suffix) == {
             "action": "notification/insert",
             "notification": {
                 "id": event.id, "notification": name, "deviceId": "dev-1", "networkId": 3,
@@ -210,7 +211,7 @@ def test_command_pushes(
     if subscription is not None:
         expected["subscriptionId"] = subscription
     for _ in range(2):  # the second time from memory
-        assert decode(wire.push(event, suffix)) == expected
+        assert decode(wire.push_start(event, suffix) + suffix) == expected
 
 
 @given(st.integers(-(2**63) + 1, 2**63 - 1))

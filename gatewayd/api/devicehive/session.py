@@ -45,11 +45,12 @@ class Greeting:
 class Push:
     """Where one subscription's events leave: a frame each, ending with the subscription's id."""
 
-    __slots__ = ("_session", "_suffix")
+    __slots__ = ("_key", "_session", "_suffix")
 
     def __init__(self, session: Session, suffix: bytes) -> None:
         self._session = session
         self._suffix = suffix
+        self._key = wire.memo_key(suffix)
 
     @property
     def writable(self) -> bool:
@@ -62,7 +63,9 @@ class Push:
 
     def deliver(self, event: Event) -> None:
         """Push an event."""
-        self._session.send_frame(wire.push(event, self._suffix))
+        suffix = self._suffix
+        start = event.memo.get(self._key) or wire.push_start(event, suffix)
+        self._session.send_frame(start + suffix)
 
     def broken(self) -> None:
         """Disconnect: the client's next replay brings what is missing."""

@@ -121,21 +121,23 @@ _PUSHES = {
 }
 
 
-def push(event: Event, suffix: bytes) -> bytes:
-    """Return the WebSocket frame that pushes an event to one subscription.
+def memo_key(suffix: bytes) -> str:
+    """Return under what an event keeps the part of its push that subscriptions share."""
+    return f"devicehive {len(suffix)}"
 
-    What all subscribers share, header included, is made once per event and length of suffix.
+
+def push_start(event: Event, suffix: bytes) -> bytes:
+    """Return the frame that pushes an event, header included, up to where ``suffix`` follows.
+
+    It is made once per event and length of suffix, and kept in the event's memo.
 
     :param suffix: the end of the message, which names the subscription.
     """
-    key = f"devicehive {len(suffix)}"
-    shared: bytes | None = event.memo.get(key)
-    if shared is None:
-        if event.kind is Kind.NOTIFICATION:
-            shown = notification(event)
-        else:
-            assert event.command is not None
-            shown = command(event.command)
-        body = _PUSHES[event.kind] + shown
-        shared = event.memo[key] = text_header(len(body) + len(suffix)) + body
-    return shared + suffix
+    if event.kind is Kind.NOTIFICATION:
+        shown = notification(event)
+    else:
+        assert event.command is not None
+        shown = command(event.command)
+    body = _PUSHES[event.kind] + shown
+    start = event.memo[memo_key(suffix)] = text_header(len(body) + len(suffix)) + body
+    return start
