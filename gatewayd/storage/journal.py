@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -19,6 +20,34 @@ from gatewayd.core.model import (
 )
 from gatewayd.errors import NotFound, Superseded
 from gatewayd.storage import history
+
+
+class _Insert:
+    """Inserts many rows with few statements.
+
+    The interpreter lock changes hands at every statement, and a busy reactor may then keep it for
+    a whole switch interval: a statement per row would cost far more than the rows do.
+    """
+
+    def __init__(self, head: str, row: str) -> None:
+        self._statements = [
+            (size, f"{head} VALUES " + ",".join([row] * size)) for size in (64, 32, 16, 8, 4, 2, 1)
+        ]
+
+    def write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+        """Insert the rows and empty the list."""
+        done = 0
+        for size, statement in self._statements:
+            while len(rows) - done >= size:
+                db.execute(statement, tuple(chain.from_iterable(rows[done : done + size])))
+                done += size
+        rows.clear()
+
+
+_EVENTS = _Insert("INSERT INTO event", "(?,?,?,?,?,?,?,?,?,?,?)")
+_COMMANDS = _Insert("INSERT INTO command", "(?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)")
+# A key whose event is gone with its device or by retention is free again.
+_KEYS = _Insert("INSERT OR REPLACE INTO idempotency", "(?,?,?,?)")
 
 
 class Head:
@@ -106,19 +135,11 @@ class Journal:
 
     def flush(self) -> None:
         """Write the collected rows."""
-        many = self.db.executemany
-        if self._events:
-            many("INSERT INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?)", self._events)
-            self._events.clear()
-        if self._commands:
-            many("INSERT INTO command VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)", self._commands)
-            self._commands.clear()
-        if self._keys:
-            # A key whose event is gone with its device or by retention is free again.
-            many("INSERT OR REPLACE INTO idempotency VALUES (?,?,?,?)", self._keys)
-            self._keys.clear()
+        _EVENTS.write(self.db, self._events)
+        _COMMANDS.write(self.db, self._commands)
+        _KEYS.write(self.db, self._keys)
         if self._dirty:
-            many(
+            self.db.executemany(
                 "UPDATE stream SET epoch = ?, seq = ?, ts = ? WHERE uid = ?",
                 [(h.epoch, h.seq, h.ts, uid) for uid, h in self._dirty.items()],
             )

@@ -74,6 +74,23 @@ class AppendConformance:
             assert seqs(timeline) == list(range(1, len(timeline) + 1))
             assert rising([event.ts for event in timeline])
 
+    @pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 127, 128, 129, 193])
+    @bounded
+    async def test_append_many_at_once(self, rig: Rig, count: int) -> None:
+        """However many are written together, each row is written once, as it was answered."""
+        device = await rig.device()
+        written: list[Deferred[Event]] = []
+        for number in range(count):
+            written.append(rig.note(device, f"n{number}", body=b"%d" % number))
+            written.append(rig.order(device, parameters=b"[%d]" % number))
+        answered = await together(written)
+        assert await rig.replay() == answered
+        assert seqs(answered) == list(range(1, 2 * count + 1))
+        commands = await rig.store.commands(
+            Listing(stream=device.uid, kind=Kind.COMMAND, order=Order())
+        )
+        assert [each.parameters for each in commands] == [b"[%d]" % n for n in range(count)]
+
     @bounded
     async def test_append_refusals_leave_no_gap(self, rig: Rig) -> None:
         """Writes that are refused between others take no number."""
