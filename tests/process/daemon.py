@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,6 +141,7 @@ class Daemon:
 
     :ivar processes: its own, of which the last one may run.
     :ivar others: processes that end with it.
+    :ivar leavers: called in the end; they make clients leave that would connect again.
     """
 
     def __init__(self, home: Path, twistd_reactor: str) -> None:
@@ -155,6 +156,7 @@ class Daemon:
         self.processes: list[Process] = []
         self.others: list[Process] = []
         self.sockets: list[Socket] = []
+        self.leavers: list[Callable[[], Awaitable[None]]] = []
         self.configure(_CONFIG)
 
     def configure(self, template: str) -> None:
@@ -220,6 +222,8 @@ class Daemon:
             if process.status is None:
                 process.signal(signal.SIGKILL)
                 await process.ended()
+        for leave in self.leavers:
+            await leave()
         for each in self.sockets:
             await each.bye()
 

@@ -46,6 +46,7 @@ class Client:
         self._stopping = False
         self._failure: Failure | None = None
         self._waiter: Deferred[None] | None = None
+        daemon.leavers.append(self._leave)
         self._done = Deferred.fromCoroutine(self._run()).addErrback(self.fail)
 
     def fail(self, failure: Failure) -> None:
@@ -104,13 +105,16 @@ class Client:
         raise NotImplementedError
 
     async def stop(self) -> None:
-        """Disconnect for good."""
+        """Disconnect for good; raise what went wrong before."""
+        await self._leave()
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    async def _leave(self) -> None:
         self._stopping = True
         if self._line is not None:
             self._line.sendClose()
         await self._done.addTimeout(PATIENCE, reactor)
-        if self._failure is not None:
-            self._failure.raiseException()
 
 
 class Publisher(Client):

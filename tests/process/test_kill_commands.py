@@ -20,15 +20,18 @@ class Device(Client):
 
     :ivar seen: numbers of the commands it was given, one list per connection.
     :ivar answered: numbers of those whose answer was acknowledged.
+    :ivar subscribed: whether the connection it has now is subscribed.
     """
 
     def __init__(self, daemon: Daemon, token: str) -> None:
         self.seen: list[list[int]] = []
         self.answered: set[int] = set()
+        self.subscribed = False
         super().__init__(daemon, token)
 
     def connected(self, line: Line) -> None:
         self.seen.append([])
+        self.subscribed = False
         line.send({"action": "command/subscribe", "deviceId": DEVICE, "requestId": "s"})
 
     def take(self, message: dict[str, Any]) -> None:
@@ -42,6 +45,8 @@ class Device(Client):
             assert message["status"] == "success", message
             if message["action"] == "command/update":
                 self.answered.add(message["requestId"])
+            else:
+                self.subscribed = True
         self._woken()
 
     def _answer(self, command_id: int, number: int) -> None:
@@ -51,6 +56,10 @@ class Device(Client):
             "action": "command/update", "requestId": number, "deviceId": DEVICE,
             "commandId": command_id, "command": answer,
         })  # fmt: skip
+
+    async def attached(self) -> None:
+        """Wait until the connection it has now is subscribed."""
+        await self.until(lambda: self.subscribed)
 
     async def wait(self, numbers: set[int]) -> None:
         """Wait until it was given all these on the connection it has now."""
@@ -207,6 +216,9 @@ async def test_clients_wait_while_the_daemon_starts(daemon: Daemon) -> None:
     await daemon.kill()
     clients = [Device(daemon, token) for _ in range(5)]
     await daemon.start()
+    for client in clients:
+        # Whoever subscribes after the first answer is not given the command any more.
+        await client.attached()
     socket = await daemon.connect(Authorization=f"Bearer {token}")
     await Sender().send(socket, 1, 1)
     for client in clients:
