@@ -225,14 +225,21 @@ async def test_senders_timestamps(daemon: Daemon, type_: str) -> None:
 
 
 async def waiting(daemon: Daemon, **fields: Any) -> list[str]:
-    """Attach to device ``dev`` on a new socket; return the commands that come before a marker."""
+    """Attach to device ``dev`` on a new socket; return the commands that come before a marker.
+
+    The marker is a command too, as there is no order among different subscriptions; each has a
+    name of its own, as a replay brings those before it again.
+    """
     device = await daemon.login()
+    marker = f"marker {daemon.core.wall()}"
+    if "names" in fields:
+        fields["names"] = [*fields["names"], marker]
     await subscribe(device, "command", deviceId="dev", **fields)
-    await subscribe(device, "notification", deviceId="dev", names=["marker"])
-    await notify(device, "dev", "marker")
-    names = await names_until(device, "marker")
+    inserted = await command(device, "dev", marker)
+    names = await names_until(device, marker)
+    await answer(device, "dev", inserted["id"], "done")
     await device.bye()
-    return names
+    return [name for name in names if not name.startswith("marker")]
 
 
 @pytest_twisted.ensureDeferred
@@ -293,11 +300,13 @@ async def test_lifetime(daemon: Daemon) -> None:
     over = daemon.core.wall() + 1100
     await until(lambda: daemon.core.wall() > over)
     assert await waiting(daemon) == ["long", "always"]
-    await subscribe(listener, "command", timestamp=0)
+    names = ["gone", "short", "long", "always", "marker"]
+    await subscribe(listener, "command", timestamp=0, names=names)
     await command(admin, "dev", "marker")
     assert await names_until(listener, "marker") == ["long", "always"]
     listed = (await ok(admin, "command/list", deviceId="dev"))["commands"]
-    assert [each["lifetime"] for each in listed] == [None, None, 1000, 1, 0]
+    # Newest first: both markers and "always" have none.
+    assert [each["lifetime"] for each in listed] == [None, None, None, 1000, 1, 0]
 
 
 @pytest_twisted.ensureDeferred
