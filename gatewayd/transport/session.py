@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gatewayd.transport.frames import PING, close_frame, pong_frame, text_header
+from gatewayd.transport.frames import PING, close_frame, pong_frame, text_frame
 from gatewayd.transport.parser import MessageParser
 
 _log = Logger()
@@ -110,7 +110,7 @@ class WebSocketSession(MessageParser):
         """
         if self.state != _OPEN:
             return False
-        frame = text_header(len(payload)) + payload
+        frame = text_frame(payload)
         if self._outbox or self._paused:
             return self._queue(frame)
         self.transport.write(frame)

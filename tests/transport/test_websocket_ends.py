@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.ssl import CertificateOptions
 
 from gatewayd.transport.frames import text_frame
 from gatewayd.transport.websocket import (
     WebSocketSession,
 )
+from tests.fake_server import certificate
 from tests.transport.conftest import (
     BINARY,
     CLOSE,
@@ -214,29 +209,11 @@ async def test_slow_client_gets_everything() -> None:
     await listener.stop()
 
 
-def _self_signed() -> Any:
-    """TLS options of a server that signed its certificate itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, SHA256())
-    )
-    options: Any = CertificateOptions  # its annotations still want pyOpenSSL's own types
-    return options(key, certificate)
-
-
 @pytest_twisted.ensureDeferred
 async def test_tls() -> None:
     """Over TLS too, backpressure works, and a close or a failure arrives and ends cleanly."""
-    listener = Listener.open(tls=_self_signed(), message=10**6, send_window=10**6)
+    _, options = certificate()
+    listener = Listener.open(tls=options, message=10**6, send_window=10**6)
     big = client_frame(BINARY, b"x" * 900_000)
     for last, answer in ((client_close(4000), close_of(4000)), (client_frame(3), None)):
         client = await listener.connect()

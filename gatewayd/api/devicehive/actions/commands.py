@@ -84,11 +84,11 @@ async def get(call: Call) -> bytes:
     """Return a command."""
     device_id = call.device_id()
     device = await call.target(device_id)
-    call.need_id(device_id)
+    device_id = call.need_id(device_id)
     number = call.fields.integer("commandId")
     if number is None:
         raise Refused(400, "Command id is wrong or empty")
-    device = call.need(device, call.need_id(device_id))
+    device = call.need(device, device_id)
     command = await call.core.commands.get(call.user, device, number)
     return call.success(b',"command":' + wire.command(command))
 

@@ -68,14 +68,14 @@ async def get(call: Call) -> bytes:
     """Return a notification."""
     device_id = call.device_id()
     device = await call.target(device_id)
-    call.need_id(device_id)
+    device_id = call.need_id(device_id)
     try:
         number = call.fields.integer("notificationId")
     except Malformed:
         raise Refused(400, "Notification id should be an integer value.") from None
     if number is None:
         raise Refused(400, "Notification id is wrong or empty")
-    device = call.need(device, call.need_id(device_id))
+    device = call.need(device, device_id)
     event = await call.core.notifications.get(call.user, device, number)
     return call.success(b',"notification":' + wire.notification(event))
 
