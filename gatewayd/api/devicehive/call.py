@@ -1,4 +1,4 @@
-"""One request of a WebSocket session, on its way to a handler and back."""
+"""One request, through whichever door it came, on its way to a handler and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gatewayd.api.devicehive.fields import Fields
 from gatewayd.api.devicehive.wire import encode
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.gateway import Core
-from gatewayd.core.model import Device
+from gatewayd.core.model import Device, Event
 from gatewayd.core.queries import Order
 from gatewayd.errors import NotFound, Unauthenticated
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 #: A reply, or the reply and what is to be done right after it was sent.
 Reply = bytes | tuple[bytes, Callable[[], None]]
-Handler = Callable[["Call"], "Reply | Deferred[Any]"]
+#: Takes the :class:`Call`; one that works on sockets alone takes a :class:`SocketCall`.
+Handler = Callable[[Any], "Reply | Deferred[Any]"]
 #: Does something with a device that may be missing, and was named or not.
 OnTarget = Callable[["Call", "Device | None", "str | None"], "Deferred[Reply]"]
 
 
 @attrs.frozen
 class Route:
-    """A WebSocket action.
+    """An operation: who may ask for it and what performs it.
 
     :ivar permission: needed before anything else is looked at; None for everybody.
     :ivar overlap: whether it may begin while earlier requests of the connection still run.
@@ -46,23 +47,27 @@ class Route:
         return b'{"action":' + encode(self.name) + b',"requestId":'
 
 
+#: The WebSocket actions; REST has endpoints for most of them.
 ROUTES: dict[str, Route] = {}
+#: The operations that only REST has.
+REST_ROUTES: dict[str, Route] = {}
 
 
 def route(
-    name: str, permission: Action | None = None, *, overlap: bool = False
+    name: str, permission: Action | None = None, *, overlap: bool = False, rest_only: bool = False
 ) -> Callable[[Handler], Handler]:
-    """Declare the handler of an action."""
+    """Declare the handler of an operation."""
 
     def declare(handler: Handler) -> Handler:
-        ROUTES[name] = Route(name, permission, handler, overlap)
+        table = REST_ROUTES if rest_only else ROUTES
+        table[name] = Route(name, permission, handler, overlap)
         return handler
 
     return declare
 
 
 def coroutine(
-    handler: Callable[[Call], Coroutine[Deferred[Any], Any, Reply]],
+    handler: Callable[[Any], Coroutine[Deferred[Any], Any, Reply]],
 ) -> Handler:
     """Let a coroutine be a handler."""
 
@@ -73,47 +78,88 @@ def coroutine(
 
 
 class Call:
-    """A request: who asks, what for, and how the answer is framed."""
+    """A request: who asks, what for, and how the answer is framed.
 
-    __slots__ = ("core", "fields", "principal", "route", "session")
+    Each door has its own kind: :class:`SocketCall` here, ``RestCall`` with the endpoints.
+
+    :ivar take: how many members a list has when the request does not say; None for all.
+    """
+
+    __slots__ = ("core", "fields", "principal", "route", "take")
 
     def __init__(
-        self, session: Session, route: Route, fields: Fields, principal: Principal | None
+        self,
+        core: Core,
+        route: Route,
+        fields: Fields,
+        principal: Principal | None,
+        take: int | None,
     ) -> None:
-        self.session = session
-        self.core: Core = session.api.core
+        self.core = core
         self.route = route
         self.fields = fields
         self.principal = principal
+        self.take = take
 
     @property
     def user(self) -> Principal:
-        """The principal of an action that needs one."""
+        """The principal of an operation that needs one."""
         if self.principal is None:
             raise Unauthenticated("missing")
         return self.principal
 
     def authorize(self) -> None:
-        """Check the action's permission. :raises Unauthenticated: :raises Denied:"""
+        """Check the operation's permission. :raises Unauthenticated: :raises Denied:"""
         if self.route.permission is not None:
             self.user.require(self.route.permission)
 
     # Replies
 
-    def success(self, members: bytes = b"") -> bytes:
-        """Return a reply; ``members`` is what it has besides, beginning with a comma."""
-        request_id = self.fields.raw("requestId") or b"null"
-        return self.route.prefix + request_id + b',"status":"success"' + members + b"}"
+    def done(self) -> bytes:
+        """Return the reply that has nothing to tell."""
+        raise NotImplementedError
 
-    def answer(self, **members: object) -> bytes:
-        """Return a reply with members that are still to be encoded."""
-        return self.success(b"," + encode(members)[1:-1])
+    def reply(self, member: bytes, shown: bytes) -> bytes:
+        """Return the reply that tells one thing.
+
+        :param member: its name on a socket. :param shown: its JSON.
+        """
+        raise NotImplementedError
+
+    def members(self, **members: object) -> bytes:
+        """Return the reply that tells several things side by side."""
+        raise NotImplementedError
+
+    def answer(self, member: str, shown: object) -> bytes:
+        """Return the reply that tells one thing which is still to be encoded."""
+        return self.reply(member.encode(), encode(shown))
+
+    # What only some connections know
+
+    @property
+    def default_device(self) -> str | None:
+        """The device that is meant when none is named."""
+        return None
+
+    def elsewhere(self) -> dict[str, str]:
+        """Return where the other door is, for the server's description."""
+        raise NotImplementedError
+
+    def epoch_for(self, device: Device) -> int | None:
+        """Return the epoch in which the asker speaks for a device; None when it does not."""
+        return None
+
+    def inserted(self, event: Event) -> None:
+        """Know that the command of this request was recorded."""
+
+    async def saved(self, device: Device, fields: Fields) -> None:
+        """Know that this request registered a device."""
 
     # What many requests name
 
     def device_id(self) -> str | None:
         """Return the device that the request names, on /device the socket's own by default."""
-        return self.fields.text("deviceId") or self.session.default_device
+        return self.fields.text("deviceId") or self.default_device
 
     async def target(self, device_id: str | None) -> Device | None:
         """Return the device of a request, None when none is named or none is there.
@@ -174,7 +220,7 @@ class Call:
             raise Refused(400, "User id is wrong or empty")
         return user
 
-    def order(self, sortable: dict[str, str], default: Order, take: int = 20) -> Order:
+    def order(self, sortable: dict[str, str], default: Order) -> Order:
         """Return how a list is sorted and cut.
 
         :param sortable: the store's name of each field that the list can be sorted by.
@@ -195,6 +241,59 @@ class Call:
         return Order(
             field=default.field if field is None else sortable[field.lower()],
             descending=descending,
-            take=take if taken is None else taken,
+            take=self.take if taken is None else taken,
             skip=skip or 0,
         )
+
+
+#: How many members a list on a socket has by default.
+_TAKE = 20
+
+
+class SocketCall(Call):
+    """A request of a WebSocket session."""
+
+    __slots__ = ("session",)
+
+    def __init__(
+        self, session: Session, route: Route, fields: Fields, principal: Principal | None
+    ) -> None:
+        super().__init__(session.api.core, route, fields, principal, _TAKE)
+        self.session = session
+
+    def _success(self, members: bytes) -> bytes:
+        request_id = self.fields.raw("requestId") or b"null"
+        return self.route.prefix + request_id + b',"status":"success"' + members + b"}"
+
+    def done(self) -> bytes:
+        """Return the reply that has nothing to tell."""
+        return self._success(b"")
+
+    def reply(self, member: bytes, shown: bytes) -> bytes:
+        """Return the reply that tells one thing."""
+        return self._success(b',"%b":%b' % (member, shown))
+
+    def members(self, **members: object) -> bytes:
+        """Return the reply that tells several things side by side."""
+        return self._success(b"," + encode(members)[1:-1])
+
+    @property
+    def default_device(self) -> str | None:
+        """The device that is meant when none is named: on /device the socket's own."""
+        return self.session.default_device
+
+    def elsewhere(self) -> dict[str, str]:
+        """Return where REST is."""
+        return {"restServerUrl": self.session.rest_url}
+
+    def epoch_for(self, device: Device) -> int | None:
+        """Return the epoch in which this socket speaks for a device; None when it does not."""
+        return self.session.epoch_for(device)
+
+    def inserted(self, event: Event) -> None:
+        """Let the session know."""
+        self.session.inserted(event)
+
+    async def saved(self, device: Device, fields: Fields) -> None:
+        """Let the session know."""
+        await self.session.saved(device, self.fields, fields)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from gatewayd.api.devicehive.call import Call, Reply, Route
+from gatewayd.api.devicehive.call import Call, Reply, Route, SocketCall
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields
 from gatewayd.api.devicehive.session import Push, Session
@@ -53,7 +53,7 @@ class LegacySession(Session):
 
     async def _perform_with_token(self, route: Route, fields: Fields) -> Reply:
         """Run a request for the owner of its own token; the session stays anonymous."""
-        call = Call(self, route, fields, None)
+        call = SocketCall(self, route, fields, None)
         try:
             token = fields.text("token") or ""
             call.principal = await self.api.core.authentication.by_token(token)

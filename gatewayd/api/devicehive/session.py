@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.api.devicehive import errors, wire
-from gatewayd.api.devicehive.call import ROUTES, Call, Reply, Route
+from gatewayd.api.devicehive.call import ROUTES, Call, Reply, Route, SocketCall
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields, Malformed
 from gatewayd.core.access import Principal
@@ -155,7 +155,7 @@ class Session(WebSocketSession):
         return self._error(fields, 400, text)
 
     def _perform(self, route: Route, fields: Fields) -> Reply | Deferred[Reply]:
-        return self.run(Call(self, route, fields, self.principal))
+        return self.run(SocketCall(self, route, fields, self.principal))
 
     def run(self, call: Call) -> Reply | Deferred[Reply]:
         """Run a request, turning what is refused into its reply."""

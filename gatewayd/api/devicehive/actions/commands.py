@@ -49,12 +49,13 @@ def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferre
 def _inserted(event: Event, call: Call) -> bytes:
     command = event.command
     assert command is not None
-    call.session.inserted(event)
+    call.inserted(event)
     stamp = format_timestamp(command.stamp).encode()
     updated = format_timestamp(command.updated).encode()
-    return call.success(
-        b',"command":{"id":%d,"timestamp":"%b","lastUpdated":"%b","userId":%b}'
-        % (event.id, stamp, updated, wire.encode(command.user))
+    return call.reply(
+        b"command",
+        b'{"id":%d,"timestamp":"%b","lastUpdated":"%b","userId":%b}'
+        % (event.id, stamp, updated, wire.encode(command.user)),
     )
 
 
@@ -73,9 +74,9 @@ def _update(call: Call, device: Device | None, device_id: str | None) -> Deferre
     status = None if fields is None else fields.string("status")
     result = None if fields is None else fields.json_object("result")
     updated = call.core.commands.update(
-        call.user, device, number, status, result, epoch=call.session.epoch_for(device)
+        call.user, device, number, status, result, epoch=call.epoch_for(device)
     )
-    return updated.addCallback(lambda _: call.success())
+    return updated.addCallback(lambda _: call.done())
 
 
 @route("command/get", Action.COMMAND_READ)
@@ -90,7 +91,7 @@ async def get(call: Call) -> bytes:
         raise Refused(400, "Command id is wrong or empty")
     device = call.need(device, device_id)
     command = await call.core.commands.get(call.user, device, number)
-    return call.success(b',"command":' + wire.command(command))
+    return call.reply(b"command", wire.command(command))
 
 
 @route("command/list", Action.COMMAND_READ)
@@ -105,4 +106,4 @@ async def list_(call: Call) -> bytes:
         order=call.order(_SORT, NEWEST),
     )  # fmt: skip
     commands = await call.core.commands.list(call.user, listing)
-    return call.success(b',"commands":' + wire.array(map(wire.command, commands)))
+    return call.reply(b"commands", wire.array(map(wire.command, commands)))

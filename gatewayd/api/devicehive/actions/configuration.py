@@ -20,7 +20,7 @@ def _name(call: Call) -> str:
 async def get(call: Call) -> bytes:
     """Return a named setting."""
     setting = await call.core.configuration.get(call.user, _name(call))
-    return call.answer(configuration=wire.setting(setting))
+    return call.answer("configuration", wire.setting(setting))
 
 
 @route("configuration/put", Action.CONFIGURATION_MANAGE)
@@ -29,7 +29,7 @@ async def put(call: Call) -> bytes:
     """Insert or replace a named setting."""
     name = _name(call)
     setting = await call.core.configuration.put(call.user, name, call.fields.string("value"))
-    return call.answer(configuration=wire.setting(setting))
+    return call.answer("configuration", wire.setting(setting))
 
 
 @route("configuration/delete", Action.CONFIGURATION_MANAGE)
@@ -37,4 +37,4 @@ async def put(call: Call) -> bytes:
 async def delete(call: Call) -> bytes:
     """Delete a named setting."""
     await call.core.configuration.delete(call.user, _name(call))
-    return call.success()
+    return call.done()

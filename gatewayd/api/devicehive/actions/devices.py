@@ -43,7 +43,7 @@ def device_change(fields: Fields) -> DeviceChange:
 @coroutine
 async def get(call: Call) -> bytes:
     """Return a device."""
-    return call.answer(device=wire.device(await call.device()))
+    return call.answer("device", wire.device(await call.device()))
 
 
 @route("device/list", Action.DEVICE_READ)
@@ -52,14 +52,14 @@ async def list_(call: Call) -> bytes:
     """List devices."""
     query = device_query(call.fields, call.order(_SORT, NATURAL))
     devices = await call.core.devices.list(call.user, query)
-    return call.answer(devices=[wire.device(device) for device in devices])
+    return call.answer("devices", [wire.device(device) for device in devices])
 
 
 @route("device/count", Action.DEVICE_READ)
 @coroutine
 async def count(call: Call) -> bytes:
     """Count devices."""
-    return call.answer(count=await call.core.devices.count(call.user, device_query(call.fields)))
+    return call.members(count=await call.core.devices.count(call.user, device_query(call.fields)))
 
 
 @route("device/save", Action.DEVICE_REGISTER)
@@ -72,8 +72,8 @@ async def save(call: Call) -> bytes:
     if fields is None:
         raise Refused(400, "Device is empty")
     device = await call.core.devices.save(call.user, device_id, device_change(fields))
-    await call.session.saved(device, call.fields, fields)
-    return call.success()
+    await call.saved(device, fields)
+    return call.done()
 
 
 def check_id(device_id: str) -> None:
@@ -92,4 +92,4 @@ async def delete(call: Call) -> bytes:
     device = await call.target(device_id)
     device_id = call.need_id(device_id)
     await call.core.devices.delete(call.user, call.need(device, device_id).id)
-    return call.success()
+    return call.done()

@@ -57,20 +57,20 @@ def _declare(spelling: Spelling) -> None:
     async def list_(call: Call) -> bytes:
         query = group_query(call.fields, call.order(_SORT, NATURAL))
         groups = await call.core.groups(kind).list(call.user, query)
-        return call.answer(**{spelling.many: [wire.group(group) for group in groups]})
+        return call.answer(spelling.many, [wire.group(group) for group in groups])
 
     @route(f"{action}/count", spelling.read)
     @coroutine
     async def count(call: Call) -> bytes:
         groups = call.core.groups(kind)
-        return call.answer(count=await groups.count(call.user, group_query(call.fields)))
+        return call.members(count=await groups.count(call.user, group_query(call.fields)))
 
     @route(f"{action}/get", spelling.read)
     @coroutine
     async def get(call: Call) -> bytes:
         number = call.group_id(spelling.key, spelling.text)
         group, devices = await call.core.groups(kind).get(call.user, number)
-        return call.answer(**{spelling.one: wire.group(group, devices)})
+        return call.answer(spelling.one, wire.group(group, devices))
 
     @route(f"{action}/insert", spelling.manage)
     @coroutine
@@ -82,7 +82,7 @@ def _declare(spelling: Spelling) -> None:
             raise Refused(400, "Invalid request parameters. Id cannot be specified.")
         name, description = fields.string("name"), fields.string("description")
         group = await call.core.groups(kind).insert(call.user, name, description)
-        return call.answer(**{spelling.one: {"id": group.id}})
+        return call.answer(spelling.one, {"id": group.id})
 
     @route(f"{action}/update", spelling.manage)
     @coroutine
@@ -93,7 +93,7 @@ def _declare(spelling: Spelling) -> None:
             raise Refused(400, f"{spelling.text} is required")
         name, description = fields.string("name"), fields.string("description")
         await call.core.groups(kind).update(call.user, number, name, description)
-        return call.success()
+        return call.done()
 
     @route(f"{action}/delete", spelling.manage)
     @coroutine
@@ -101,7 +101,7 @@ def _declare(spelling: Spelling) -> None:
         number = call.group_id(spelling.key, spelling.text)
         force = bool(call.fields.boolean("force"))
         await call.core.groups(kind).delete(call.user, number, force)
-        return call.success()
+        return call.done()
 
 
 _declare(NETWORK)

@@ -39,14 +39,14 @@ def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferre
     recorded = call.core.notifications.insert(
         call.user, device, name, fields.json_object("parameters"),
         stamp=fields.timestamp("timestamp"), key=idempotency_key(call),
-        epoch=call.session.epoch_for(device),
+        epoch=call.epoch_for(device),
     )  # fmt: skip
     return recorded.addCallback(_inserted, call)
 
 
 def _inserted(event: Event, call: Call) -> bytes:
     stamp = format_timestamp(event.stamp).encode()
-    return call.success(b',"notification":{"id":%d,"timestamp":"%b"}' % (event.id, stamp))
+    return call.reply(b"notification", b'{"id":%d,"timestamp":"%b"}' % (event.id, stamp))
 
 
 def idempotency_key(call: Call) -> str | None:
@@ -77,7 +77,7 @@ async def get(call: Call) -> bytes:
         raise Refused(400, "Notification id is wrong or empty")
     device = call.need(device, device_id)
     event = await call.core.notifications.get(call.user, device, number)
-    return call.success(b',"notification":' + wire.notification(event))
+    return call.reply(b"notification", wire.notification(event))
 
 
 @route("notification/list", Action.EVENT_READ)
@@ -92,4 +92,4 @@ async def list_(call: Call) -> bytes:
         order=call.order(_SORT, NEWEST),
     )  # fmt: skip
     events = await call.core.notifications.list(call.user, listing)
-    return call.success(b',"notifications":' + wire.array(map(wire.notification, events)))
+    return call.reply(b"notifications", wire.array(map(wire.notification, events)))

@@ -13,13 +13,10 @@ CLUSTER = {"bootstrap.servers": "127.0.0.1:9092", "zookeeper.connect": "127.0.0.
 
 @route("server/info")
 def info(call: Call) -> bytes:
-    """Tell the version, the time and where REST is."""
+    """Tell the version, the time and where the other door is."""
+    timestamp = format_timestamp(call.core.timeline.now())
     return call.answer(
-        info={
-            "apiVersion": API_VERSION,
-            "serverTimestamp": format_timestamp(call.core.timeline.now()),
-            "restServerUrl": call.session.rest_url,
-        }
+        "info", {"apiVersion": API_VERSION, "serverTimestamp": timestamp, **call.elsewhere()}
     )
 
 
@@ -27,10 +24,10 @@ def info(call: Call) -> bytes:
 def cache_info(call: Call) -> bytes:
     """Tell the state of a cache that is not there."""
     timestamp = format_timestamp(call.core.timeline.now())
-    return call.answer(cacheInfo={"serverTimestamp": timestamp, "cacheStats": CACHE_STATS})
+    return call.answer("cacheInfo", {"serverTimestamp": timestamp, "cacheStats": CACHE_STATS})
 
 
 @route("cluster/info")
 def cluster_info(call: Call) -> bytes:
     """Tell the addresses of a cluster that is not there."""
-    return call.answer(clusterInfo=CLUSTER)
+    return call.answer("clusterInfo", CLUSTER)

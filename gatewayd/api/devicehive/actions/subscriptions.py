@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 from twisted.internet.defer import Deferred
 
-from gatewayd.api.devicehive.call import Call, Reply, coroutine, route
+from gatewayd.api.devicehive.call import Reply, SocketCall, coroutine, route
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.session import Push, Subscribed
 from gatewayd.api.devicehive.timestamps import format_timestamp
@@ -44,7 +44,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def _read(call: Call) -> _Wanted:
+def _read(call: SocketCall) -> _Wanted:
     fields = call.fields
     names = fields.strings("names")
     limit = fields.integer("limit")
@@ -62,7 +62,9 @@ def _read(call: Call) -> _Wanted:
     )
 
 
-async def _members(call: Call, kind: GroupKind, wanted: list[int] | None) -> frozenset[int] | None:
+async def _members(
+    call: SocketCall, kind: GroupKind, wanted: list[int] | None
+) -> frozenset[int] | None:
     """Return the networks or device types of a subscription: wanted, or all in reach.
 
     :raises Denied: one is out of reach, or nothing is in reach at all.
@@ -85,19 +87,19 @@ async def _members(call: Call, kind: GroupKind, wanted: list[int] | None) -> fro
 
 @route("notification/subscribe", Action.EVENT_READ)
 @coroutine
-async def notification_subscribe(call: Call) -> Reply:
+async def notification_subscribe(call: SocketCall) -> Reply:
     """Subscribe to notifications."""
     return await _subscribe(call, "notification")
 
 
 @route("command/subscribe", Action.COMMAND_READ)
 @coroutine
-async def command_subscribe(call: Call) -> Reply:
+async def command_subscribe(call: SocketCall) -> Reply:
     """Subscribe to commands, or with returnUpdatedCommands to their updates."""
     return await _subscribe(call, "command")
 
 
-async def _subscribe(call: Call, type_: str) -> Reply:
+async def _subscribe(call: SocketCall, type_: str) -> Reply:
     session = call.session
     devices = [await call.target(device_id) for device_id in session.named_devices(call)]
     wanted = _read(call)
@@ -129,11 +131,11 @@ async def _subscribe(call: Call, type_: str) -> Reply:
         for part in begin:
             part()
 
-    return call.answer(subscriptionId=number), start
+    return call.members(subscriptionId=number), start
 
 
 def _to_device(
-    call: Call,
+    call: SocketCall,
     subscribed: Subscribed,
     push: Push,
     kind: Kind,
@@ -159,7 +161,7 @@ def _to_device(
 
 
 def _follow(
-    call: Call, subscribed: Subscribed, push: Push, wanted_events: Filter, wanted: _Wanted
+    call: SocketCall, subscribed: Subscribed, push: Push, wanted_events: Filter, wanted: _Wanted
 ) -> Callable[[], None]:
     """Subscribe to what passes a filter, after what the log has since the time given."""
     timeline = call.core.timeline
@@ -177,18 +179,18 @@ def _follow(
 
 
 @route("notification/unsubscribe", Action.EVENT_READ)
-def notification_unsubscribe(call: Call) -> bytes:
+def notification_unsubscribe(call: SocketCall) -> bytes:
     """End one subscription to notifications, or all."""
     return _unsubscribe(call, "notification")
 
 
 @route("command/unsubscribe", Action.COMMAND_READ)
-def command_unsubscribe(call: Call) -> bytes:
+def command_unsubscribe(call: SocketCall) -> bytes:
     """End one subscription to commands, or all."""
     return _unsubscribe(call, "command")
 
 
-def _unsubscribe(call: Call, type_: str) -> bytes:
+def _unsubscribe(call: SocketCall, type_: str) -> bytes:
     session = call.session
     number = call.fields.integer("subscriptionId")
     own = [n for n, subscribed in session.current().items() if subscribed.type == type_]
@@ -198,11 +200,11 @@ def _unsubscribe(call: Call, type_: str) -> bytes:
         own = [number]
     for each in own:
         session.unsubscribe(each)
-    return call.success()
+    return call.done()
 
 
 @route("subscription/list")
-def list_(call: Call) -> bytes:
+def list_(call: SocketCall) -> bytes:
     """List the subscriptions of this connection that the principal may read."""
     principal = call.user
     allowed = [type_ for type_, action in _PERMISSION.items() if action in principal.actions]
@@ -214,4 +216,4 @@ def list_(call: Call) -> bytes:
             raise Refused(400, "Invalid request parameters")
         allowed = [type_ for type_ in allowed if type_ == wanted.lower()]
     subscribed = call.session.current().values()
-    return call.answer(subscriptions=[each.shown for each in subscribed if each.type in allowed])
+    return call.answer("subscriptions", [each.shown for each in subscribed if each.type in allowed])

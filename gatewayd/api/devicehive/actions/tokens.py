@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatewayd.api.devicehive.call import Call, coroutine, route
+from gatewayd.api.devicehive.call import Call, SocketCall, coroutine, route
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields, as_string
 from gatewayd.core.access import Action, Principal
@@ -24,10 +24,10 @@ _NAMES = {
 
 @route("authenticate")
 @coroutine
-async def authenticate(call: Call) -> bytes:
+async def authenticate(call: SocketCall) -> bytes:
     """Let the session act for the owner of a token."""
     await call.session.authenticate(call.fields)
-    return call.success()
+    return call.done()
 
 
 async def log_in(authentication: Authentication, fields: Fields) -> dict[str, str]:
@@ -102,14 +102,14 @@ async def create_token(
 @coroutine
 async def token(call: Call) -> bytes:
     """Log in."""
-    return call.answer(**await log_in(call.core.authentication, call.fields))
+    return call.members(**await log_in(call.core.authentication, call.fields))
 
 
 @route("token/refresh")
 @coroutine
 async def refresh(call: Call) -> bytes:
     """Renew an access token."""
-    return call.answer(**await refresh_token(call.core.authentication, call.fields))
+    return call.members(**await refresh_token(call.core.authentication, call.fields))
 
 
 @route("token/create", Action.TOKEN_MANAGE)
@@ -119,4 +119,4 @@ async def create(call: Call) -> bytes:
     payload = call.fields.nested("payload")
     if payload is None:
         raise Refused(400, "Missing or invalid payload in request")
-    return call.answer(**await create_token(call.user, call.core.authentication, payload))
+    return call.members(**await create_token(call.user, call.core.authentication, payload))

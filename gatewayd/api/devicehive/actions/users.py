@@ -46,28 +46,28 @@ async def list_(call: Call) -> bytes:
     """List users."""
     query = user_query(call.fields, call.order(_SORT, NATURAL))
     users = await call.core.users.list(call.user, query)
-    return call.answer(users=[wire.user(user) for user in users])
+    return call.answer("users", [wire.user(user) for user in users])
 
 
 @route("user/count", Action.USER_MANAGE)
 @coroutine
 async def count(call: Call) -> bytes:
     """Count users."""
-    return call.answer(count=await call.core.users.count(call.user, user_query(call.fields)))
+    return call.members(count=await call.core.users.count(call.user, user_query(call.fields)))
 
 
 @route("user/get", Action.USER_MANAGE)
 @coroutine
 async def get(call: Call) -> bytes:
     """Return a user with its networks."""
-    return call.answer(user=wire.user(*await call.core.users.get(call.user, call.user_id())))
+    return call.answer("user", wire.user(*await call.core.users.get(call.user, call.user_id())))
 
 
 @route("user/getCurrent", Action.SELF_READ)
 @coroutine
 async def get_current(call: Call) -> bytes:
     """Return the asker's own user with its networks."""
-    return call.answer(current=wire.user(*await call.core.users.current(call.user)))
+    return call.answer("current", wire.user(*await call.core.users.current(call.user)))
 
 
 @route("user/insert", Action.USER_MANAGE)
@@ -75,7 +75,7 @@ async def get_current(call: Call) -> bytes:
 async def insert(call: Call) -> bytes:
     """Create a user."""
     user = await call.core.users.insert(call.user, _submitted(call))
-    return call.answer(user=wire.submitted_user(user))
+    return call.answer("user", wire.submitted_user(user))
 
 
 @route("user/update", Action.USER_MANAGE)
@@ -84,7 +84,7 @@ async def update(call: Call) -> bytes:
     """Change a user."""
     change = _submitted(call)
     await call.core.users.update(call.user, call.user_id(), change)
-    return call.success()
+    return call.done()
 
 
 @route("user/updateCurrent", Action.SELF_UPDATE)
@@ -92,7 +92,7 @@ async def update(call: Call) -> bytes:
 async def update_current(call: Call) -> bytes:
     """Change the asker's own user."""
     await call.core.users.update_current(call.user, _submitted(call))
-    return call.success()
+    return call.done()
 
 
 @route("user/delete", Action.USER_MANAGE)
@@ -100,7 +100,7 @@ async def update_current(call: Call) -> bytes:
 async def delete(call: Call) -> bytes:
     """Delete a user."""
     await call.core.users.delete(call.user, call.user_id())
-    return call.success()
+    return call.done()
 
 
 def _declare(spelling: Spelling, noun: str) -> None:
@@ -113,7 +113,7 @@ def _declare(spelling: Spelling, noun: str) -> None:
         user = call.user_id()
         number = call.group_id(spelling.key, spelling.text)
         group = await call.core.users.group(call.user, kind, user, number)
-        return call.answer(**{spelling.one: {spelling.one: wire.group(group)}})
+        return call.answer(spelling.one, {spelling.one: wire.group(group)})
 
     def assignment(action: str, member: bool) -> None:
         @route(action, spelling.manage)
@@ -122,7 +122,7 @@ def _declare(spelling: Spelling, noun: str) -> None:
             user = call.user_id()
             number = call.group_id(spelling.key, spelling.text)
             await call.core.users.assign(call.user, kind, user, number, member)
-            return call.success()
+            return call.done()
 
     assignment(f"user/assign{noun}", True)
     assignment(f"user/unassign{noun}", False)
@@ -137,7 +137,7 @@ _declare(DEVICE_TYPE, "DeviceType")
 async def get_types(call: Call) -> bytes:
     """List the device types of a user."""
     types = await call.core.users.types(call.user, call.user_id())
-    return call.answer(deviceTypes=[wire.group(group) for group in types])
+    return call.answer("deviceTypes", [wire.group(group) for group in types])
 
 
 @route("user/allowAllDeviceTypes", Action.TYPE_MANAGE)
@@ -145,7 +145,7 @@ async def get_types(call: Call) -> bytes:
 async def allow_all(call: Call) -> bytes:
     """Open all device types to a user."""
     await call.core.users.open_all_types(call.user, call.user_id(), True)
-    return call.success()
+    return call.done()
 
 
 @route("user/disallowAllDeviceTypes", Action.TYPE_MANAGE)
@@ -153,4 +153,4 @@ async def allow_all(call: Call) -> bytes:
 async def disallow_all(call: Call) -> bytes:
     """Leave a user only the device types assigned to it."""
     await call.core.users.open_all_types(call.user, call.user_id(), False)
-    return call.success()
+    return call.done()
