@@ -89,6 +89,9 @@ NOTHING = Scope(networks=frozenset(), types=frozenset())
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What a credential says of networks and device types.
 
+    Saying nothing of networks reaches none; saying nothing of types reaches them all when all are
+    open to the user, and otherwise none.
+
     :ivar networks: None when it says nothing; so types.
     :ivar all_networks: it names all networks, those to come too; so all_types.
     """
@@ -100,17 +103,21 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     def covers(self, other: Grant) -> bool:
         """Whether another grant names nothing that this one does not."""
-        return _covers(self.all_networks, self.networks, other.all_networks, other.networks) and (
-            _covers(self.all_types, self.types, other.all_types, other.types)
+        if not self.all_networks and (
+            other.all_networks or not _within(other.networks, self.networks)
+        ):
+            return False
+        return (
+            self.all_types
+            or self.types is None
+            or (not other.all_types and other.types is not None and other.types <= self.types)
         )
 
 
-def _covers(
-    all_mine: bool, mine: frozenset[int] | None, all_theirs: bool, theirs: frozenset[int] | None
-) -> bool:
-    if all_mine or mine is None:
-        return True
-    return not all_theirs and theirs is not None and theirs <= mine
+def _within(theirs: frozenset[int] | None, mine: frozenset[int] | None) -> bool:
+    if theirs is None:
+        return mine is None  # it registers devices in any network of its user
+    return theirs <= (mine or frozenset())
 
 
 EVERYTHING = Grant(all_networks=True, all_types=True)
@@ -154,20 +161,32 @@ class Principal:
                 self.scope = UNLIMITED  # the same object: comparing by identity is quick
 
     def _networks(self, user: User) -> frozenset[int] | None:
-        granted = None if self.grant.all_networks else self.grant.networks
-        if user.is_admin:
-            return granted
-        return user.networks if granted is None else user.networks & granted
+        if self.grant.all_networks:
+            return None if user.is_admin else user.networks
+        granted = self.grant.networks or frozenset()
+        return granted if user.is_admin else user.networks & granted
 
     def _types(self, user: User) -> frozenset[int] | None:
         if user.all_types:
             # A list in the token does not narrow such a user: DeviceHive's rule, see
             # docs/devicehive.md.
             return None
-        granted = None if self.grant.all_types else self.grant.types
-        if user.is_admin:
-            return granted if granted is not None or self.grant.all_types else user.types
-        return user.types if granted is None else user.types & granted
+        if self.grant.all_types:
+            return None if user.is_admin else user.types
+        granted = self.grant.types or frozenset()
+        return granted if user.is_admin else user.types & granted
+
+    @property
+    def home(self) -> Scope:
+        """Where it may register and change devices.
+
+        A credential that says nothing of networks reads nothing, but registers devices in the
+        networks of its user: DeviceHive's rule, and what provisioning tokens are made with.
+        """
+        if self.user is None or self.grant.all_networks or self.grant.networks is not None:
+            return self.scope
+        networks = None if self.user.is_admin else self.user.networks
+        return Scope(networks=networks, types=self.scope.types)
 
     @property
     def is_admin(self) -> bool:

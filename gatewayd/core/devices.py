@@ -24,6 +24,12 @@ UPDATED = "$device-update"
 SPECIAL = frozenset({ADDED, UPDATED})
 
 
+def check_id(device_id: str) -> None:
+    """Check that a device may be called that. :raises Invalid:"""
+    if not _ID.fullmatch(device_id):
+        raise Invalid("device", "id", device_id, "characters")
+
+
 class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of a device; None leaves a field as it is."""
 
@@ -48,6 +54,15 @@ def describe(device: Device) -> bytes:
     )
 
 
+def _check_may_change(principal: Principal, device: Device) -> None:
+    """Refuse a blocked device that changes itself: it would let itself in again.
+
+    :raises Denied: ``"blocked"``.
+    """
+    if principal.device is not None and device.blocked:
+        raise Denied("blocked")
+
+
 class Devices:
     """The devices that principals may see and change."""
 
@@ -67,12 +82,12 @@ class Devices:
     async def save(self, principal: Principal, device_id: str, change: DeviceChange) -> Device:
         """Register or change a device and announce it.
 
-        :raises Denied: ``"device"``, ``"network"`` or ``"device type"``: no access.
+        :raises Denied: ``"device"``, ``"network"`` or ``"device type"``: no access;
+            ``"blocked"``: a blocked device changes itself.
         :raises Invalid: a field breaks a rule.
         """
         principal.require(Action.DEVICE_REGISTER)
-        if not _ID.fullmatch(device_id):
-            raise Invalid("device", "id", device_id, "characters")
+        check_id(device_id)
         if change.name is not None and not 1 <= len(change.name) <= 128:
             raise Invalid("device", "name", change.name, "length")
         async with self._locks.hold(device_id.upper()):
@@ -99,8 +114,9 @@ class Devices:
         )  # fmt: skip
 
     async def _changed(self, principal: Principal, known: Device, change: DeviceChange) -> Device:
-        if not principal.scope.holds(known):
+        if not principal.home.holds(known):
             raise Denied("device")
+        _check_may_change(principal, known)
         network, type_ = known.network, known.type
         if principal.device is not None and (
             change.network not in (None, network) or change.type not in (None, type_)
@@ -119,7 +135,7 @@ class Devices:
 
     async def _group(self, principal: Principal, kind: GroupKind, wanted: int | None) -> int:
         """Return the network or type that a device goes to: the one wanted, or the lowest."""
-        members = principal.scope.members(kind)
+        members = principal.home.members(kind)
         if wanted is not None:
             if await self._store.group(kind, wanted) is None:
                 raise Invalid("device", kind.value, wanted, "unknown")
@@ -144,6 +160,7 @@ class Devices:
     async def delete(self, principal: Principal, device_id: str) -> None:
         """Delete a device with its timeline. :raises Denied: :raises NotFound:"""
         device = await self.get(principal, Action.DEVICE_REGISTER, device_id)
+        _check_may_change(principal, device)
         async with self._locks.hold(device_id.upper()):
             if not await self._store.delete_device(device.uid):
                 principal.admit(None, device_id)

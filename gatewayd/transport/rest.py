@@ -11,6 +11,7 @@ import attrs
 import msgspec
 from klein import Klein
 from klein.resource import KleinResource
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
@@ -164,23 +165,31 @@ class JsonApp(Klein):
         return RestResource(self)
 
     def json_route(
-        self, path: str, *, methods: Iterable[str], status: int = HTTPStatus.OK
+        self,
+        path: str,
+        *,
+        methods: Iterable[str],
+        status: int = HTTPStatus.OK,
+        cancellable: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare ``async def handler([self,] request, **segments)`` for a path.
 
         The handler returns an :class:`Answer`, or encoded JSON as bytes, or anything that
-        msgspec encodes. It is cancelled when the client disconnects.
+        msgspec encodes.
 
         :param path: a Werkzeug rule; write ``<seg:name>`` for ids.
         :param methods: the HTTP methods; ``HEAD`` comes with ``GET``.
         :param status: the status of a result that is not an :class:`Answer`; with 204 the
             result is not sent.
+        :param cancellable: whether the handler is cancelled when the client disconnects. What
+            changes anything must not be: it would be left half done.
         """
         verbs = list(methods)
 
         def declare(handler: Handler) -> Handler:
             async def endpoint(*args: Any, **segments: Any) -> bytes:
-                result = await handler(*args, **segments)
+                work = handler(*args, **segments)
+                result = await (work if cancellable else self._to_the_end(work, args[-1]))
                 return prepare(args[-1], _as_answer(result, status))
 
             # Klein would name the endpoint after the function, and so lose equal names.
@@ -188,6 +197,19 @@ class JsonApp(Klein):
             return handler
 
         return declare
+
+    def _to_the_end(self, work: Awaitable[Any], request: Request) -> Deferred[Any]:
+        """Run a handler that goes on when nobody waits for its result any more."""
+        result: Deferred[Any] = Deferred()
+
+        def settle(outcome: Any) -> None:
+            if not result.called:
+                result.callback(outcome)
+            elif isinstance(outcome, Failure):
+                self.translate(request, outcome)  # nobody is told, but a defect is logged
+
+        ensureDeferred(work).addBoth(settle)  # type: ignore[arg-type]
+        return result
 
     def translate(self, request: Request, failure: Failure) -> Answer:
         """Find the answer to an exception; log it with its traceback if nobody expected it."""

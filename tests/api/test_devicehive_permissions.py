@@ -192,13 +192,36 @@ async def test_invisible_devices(daemon: Daemon, limit: str) -> None:
     limited = await holder(daemon, **LIMITED[limit])
     unlimited = await holder(daemon)
     for action, fields in ON_DEVICE.items():
-        hidden = {"hidden", "nobody"} - ({"hidden"} if LIMITED[limit] == {"n": None} else set())
-        for device_id in hidden:
+        for device_id in ("hidden", "nobody"):
             assert await fails(limited, action, deviceId=device_id, **fields) == DENIED, action
         text = "Device with such deviceId = nobody not found"
         assert await fails(unlimited, action, deviceId="nobody", **fields) == (404, text), action
-    await ok(limited, "device/get", deviceId="shown")
-    await ok(limited, "device/get", deviceId="SHOWN")
+    for device_id in ("shown", "SHOWN"):
+        if LIMITED[limit] == {"n": None}:
+            assert await fails(limited, "device/get", deviceId=device_id) == DENIED
+        else:
+            await ok(limited, "device/get", deviceId=device_id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_tokens_that_name_no_networks(daemon: Daemon) -> None:
+    """They see no device and no network, but register devices in the networks of their user."""
+    admin = await daemon.login()
+    other = await make_network(admin, "other")
+    client = await make_client(admin, "client", 1)
+    silent = await holder(daemon, u=client, n=None)
+    await save_device(silent, "new", networkId=1)
+    await save_device(silent, "new", data={"k": 1})
+    assert await fails(silent, "device/get", deviceId="new") == DENIED
+    assert (await ok(silent, "device/list"))["devices"] == []
+    assert (await ok(silent, "network/list"))["networks"] == []
+    body = {"name": "x", "networkId": other}
+    assert await fails(silent, "device/save", deviceId="x", device=body) == (
+        403, "No access to network!",
+    )  # fmt: skip
+    assert await fails(silent, "notification/subscribe") == (
+        403, "No access to any device type or network",
+    )  # fmt: skip
 
 
 @pytest_twisted.ensureDeferred

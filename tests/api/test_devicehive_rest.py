@@ -133,8 +133,7 @@ async def test_refusals(daemon: Daemon) -> None:
     for path, body, headers, code, text in (
         ("token", {}, {}, 400, "Invalid or empty authorization request parameters"),
         ("token", {"login": ADMIN, "password": "x"}, {}, 401, "Invalid credentials"),
-        ("token", {"login": "x", "password": "x"}, {}, 401,
-         "User with login = x not found or bad password"),
+        ("token", {"login": "x", "password": "x"}, {}, 401, "Invalid credentials"),
         ("token/refresh", {}, {}, 400, "Missing or invalid payload in request"),
         ("token/refresh", {"refreshToken": token()}, {}, 401, "Invalid token type"),
         ("token/refresh", {"refreshToken": token(t=0, e=1)}, {}, 401, "Token has expired"),
@@ -167,7 +166,7 @@ async def test_rejected_authorization(daemon: Daemon) -> None:
 @pytest_twisted.ensureDeferred
 async def test_unknown_paths_and_methods(daemon: Daemon) -> None:
     """Unknown paths are 404, wrong methods 405 with what is allowed."""
-    for path in ("/rest", "/rest/", "/rest/nope", "/api/rest/token/nope", "/rest/info/x",
+    for path in ("/rest/nope", "/api/rest/token/nope", "/rest/info/x",
                  "/rest//info", "/rest/%2e%2e", "/rest/%ff", "/rest/Info"):  # fmt: skip
         answered = await call(daemon, "GET", path)
         assert answered.code in (400, 404), path

@@ -198,10 +198,10 @@ async def test_announcements(daemon: Daemon) -> None:
         assert (note["notification"], note["deviceId"]) == ("$device-add", "c")
         assert (note["networkId"], note["deviceTypeId"]) == (None, None)
         assert note["parameters"] == device
-    await save_device(admin, "c", isBlocked=True, networkId=network)
+    await save_device(admin, "c", data={"k": 2}, networkId=network)
     push = await listener.push()
     assert named(push) == "$device-update"
-    assert push["notification"]["parameters"]["isBlocked"] is True
+    assert push["notification"]["parameters"]["data"] == {"k": 2}
     await notify(admin, "c", "marker")
     assert named(await listener.push()) == "marker"
     assert {named(await listener.push())} == {"marker"}  # by network

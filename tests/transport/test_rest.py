@@ -55,6 +55,7 @@ class Things:
     def __init__(self) -> None:
         self.waiting: Deferred[None] = Deferred()
         self.cancelled: Deferred[None] = Deferred()
+        self.changed = False
 
     @app.json_route("/things/<seg:name>", methods=["GET"])
     async def get(self, request: Request, name: str) -> Any:
@@ -86,7 +87,15 @@ class Things:
     async def encoded(self, request: Request) -> bytes:
         return b"[1]"
 
-    @app.json_route("/wait", methods=["GET"])
+    @app.json_route("/change", methods=["PUT"], status=204)
+    async def change(self, request: Request) -> None:
+        try:
+            await self.waiting
+        except CancelledError:
+            self.cancelled.callback(None)
+        self.changed = True
+
+    @app.json_route("/wait", methods=["GET"], cancellable=True)
     async def wait(self, request: Request) -> None:
         try:
             await self.waiting
@@ -405,6 +414,21 @@ def test_disconnect_cancels_the_handler(api: Api, failures: list[str], reason: E
     wire.end(reason)
     assert api.things.cancelled.called
     assert failures == []
+    assert api.bench.clean
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_disconnect_leaves_a_change_alone(api: Api, failures: list[str], bug: bool) -> None:
+    """What changes something runs to its end though the client has left."""
+    wire = api.send("/change", method="PUT")
+    wire.end(ConnectionLost())
+    assert not api.things.cancelled.called
+    if bug:
+        api.things.waiting.errback(RuntimeError("only the log hears of it"))
+    else:
+        api.things.waiting.callback(None)
+    assert api.things.changed is not bug
+    assert len(failures) == bug
     assert api.bench.clean
 
 

@@ -16,7 +16,6 @@ from gatewayd.api.devicehive.legacy import ClientSession, DeviceSession
 from gatewayd.api.devicehive.rest import Rest
 from gatewayd.api.devicehive.session import Greeting, Session
 from gatewayd.core.gateway import Core
-from gatewayd.errors import Unauthenticated
 from gatewayd.transport.websocket import (
     Refused,
     WebSocketFactory,
@@ -108,19 +107,16 @@ class DeviceHive:
     def _accept(self, request: IRequest) -> Any:
         """Authenticate a handshake that carries a token. :raises Refused: 401."""
         rest_url = origin.rest_url(request)
-        header: bytes | None = request.getHeader(b"Authorization")
-        if header is None:
+        if request.getHeader(b"Authorization") is None:
             return Greeting(rest_url, None)
-        return self._authenticate(request, header, rest_url)
+        return self._authenticate(request, rest_url)
 
-    async def _authenticate(self, request: IRequest, header: bytes, rest_url: str) -> Greeting:
+    async def _authenticate(self, request: IRequest, rest_url: str) -> Greeting:
+        core = self.core
         try:
-            token = origin.bearer(header)
-            principal = await self.core.authentication.by_token(token)
-        except Unauthenticated as error:
-            path = request.path.decode("latin-1")
-            body = origin.unauthorized(error, path, self.core.wall())
-            raise Refused(401, body) from None
+            principal = await origin.authenticate(request, core.authentication, core.wall)
+        except origin.Rejected as error:
+            raise Refused(401, error.body) from None
         return Greeting(rest_url, principal)
 
     # Life
@@ -135,6 +131,7 @@ class DeviceHive:
 
         :param timeout: seconds, for each of the two.
         """
+        self.core.polls.release()
         sessions: list[Session] = []
         for factory in self._factories.values():
             factory.draining = True

@@ -134,6 +134,10 @@ class Call:
         """Return the reply that tells one thing which is still to be encoded."""
         return self.reply(member.encode(), encode(shown))
 
+    def missing(self, thing: str) -> Refused:
+        """Return the error of a message without a name."""
+        return Refused(400, f"{thing} is required")
+
     # What only some connections know
 
     @property

@@ -54,13 +54,13 @@ _DENIED = {
     "inactive": "User is locked or disabled",
     "scope": "No access to any device type or network",
     "superseded": "A newer connection of this device has taken over",
+    "blocked": "Device is blocked",
 }
 _UNAUTHENTICATED = {
     "missing": "Unauthorized",
     "invalid": "Invalid credentials",
     "password": "Invalid credentials",
     "expired": "Token expired",
-    "unknown login": "User with login = {key} not found or bad password",
     "inactive": "User is locked or disabled",
 }
 _DUPLICATE = {
@@ -143,8 +143,7 @@ def describe(error: BaseException) -> tuple[int, str] | None:
         case Superseded():
             return 403, _DENIED["superseded"]
         case Unauthenticated():
-            text = _UNAUTHENTICATED.get(error.reason, "Invalid credentials")
-            return 401, text.format(key=error.key)
+            return 401, _UNAUTHENTICATED.get(error.reason, "Invalid credentials")
         case Duplicate():
             return 403, _DUPLICATE[error.kind]
         case NotEmpty():

@@ -63,6 +63,10 @@ class Fields:
             raise Malformed
         return cls(members)
 
+    def joined(self, members: dict[str, msgspec.Raw]) -> Fields:
+        """Return these fields and some more, which win over those of the same name."""
+        return Fields({**self._members, **members})
+
     def raw(self, name: str) -> bytes | None:
         """Return a field's JSON text."""
         value = self._members.get(name)

@@ -1,11 +1,15 @@
-"""Where a request came to, and with which token: what WebSocket handshakes and REST share."""
+"""Where a request came to, and whose token it has: what WebSocket handshakes and REST share."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 from twisted.web.iweb import IRequest
 
 from gatewayd.api.devicehive.timestamps import format_timestamp
+from gatewayd.core.access import Principal
+from gatewayd.core.authentication import Authentication
 from gatewayd.errors import Unauthenticated
 
 _SCHEMES = {b"https": "https", b"wss": "https", b"http": "http", b"ws": "http"}
@@ -39,7 +43,35 @@ def websocket_url(request: IRequest) -> str:
     return f"{base}{prefix(request, 'rest')}/websocket"
 
 
-def bearer(header: bytes) -> str:
+class Rejected(Exception):
+    """The Authorization header was rejected.
+
+    :ivar body: of the 401, which has a form of its own (section 3).
+    """
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
+async def authenticate(
+    request: IRequest, authentication: Authentication, wall: Callable[[], int]
+) -> Principal | None:
+    """Return whom the Authorization header names; None when there is none.
+
+    :param wall: the time of day in ms. :raises Rejected: the header is no good.
+    """
+    header = request.getHeader(b"Authorization")
+    if header is None:
+        return None
+    try:
+        return await authentication.by_token(_bearer(header))
+    except Unauthenticated as error:
+        path = request.path.decode("latin-1")
+        raise Rejected(_unauthorized(error, path, wall())) from None
+
+
+def _bearer(header: bytes) -> str:
     """Return the token of an Authorization header. :raises Unauthenticated: it has none."""
     scheme, _, token = header.partition(b" ")
     if scheme.lower() != b"bearer" or not token.strip():
@@ -47,7 +79,7 @@ def bearer(header: bytes) -> str:
     return token.strip().decode("latin-1")
 
 
-def unauthorized(error: Unauthenticated, path: str, now: int) -> bytes:
+def _unauthorized(error: Unauthenticated, path: str, now: int) -> bytes:
     """Return the body of a 401 for a rejected Authorization header (section 3)."""
     message = "Token expired" if error.reason == "expired" else "Unauthorized"
     return msgspec.json.encode(

@@ -1,21 +1,24 @@
-"""DeviceHive's REST: so far what WebSocket clients need (devicehive contract, section 3)."""
+"""DeviceHive's REST, a second door to the WebSocket's operations (contract, section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 from werkzeug.exceptions import HTTPException
 
 from gatewayd.api.devicehive import errors, origin
-from gatewayd.api.devicehive.actions.server import API_VERSION
-from gatewayd.api.devicehive.actions.tokens import create_token, log_in, refresh_token
+from gatewayd.api.devicehive.call import Call
+from gatewayd.api.devicehive.endpoints import ENDPOINTS, Endpoint
 from gatewayd.api.devicehive.fields import Fields, Malformed
-from gatewayd.api.devicehive.timestamps import format_timestamp
+from gatewayd.api.devicehive.query import QueryFields, query_members
+from gatewayd.api.devicehive.wire import encode
 from gatewayd.core.access import Principal
 from gatewayd.core.gateway import Core
-from gatewayd.errors import Unauthenticated
+from gatewayd.errors import NotFound
 from gatewayd.transport.rest import Answer, JsonApp
 
 _CORS = {
@@ -27,29 +30,54 @@ _CORS = {
     ),
     "Access-Control-Max-Age": "0",
 }
+_SEGMENT = re.compile(r"\{(\w+)\}")
 
 
-class _Rejected(Exception):
-    """The Authorization header was rejected; the answer has a form of its own."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
-
-
-def _error(code: int, message: str) -> Answer:
-    return Answer(code, msgspec.json.encode({"error": code, "message": message}))
+def _error(code: int, message: str, status: int | None = None) -> Answer:
+    return Answer(status or code, encode({"error": code, "message": message}))
 
 
 def translate(error: Exception) -> Answer:
     """Return DeviceHive's answer to an error."""
-    if isinstance(error, _Rejected):
+    if isinstance(error, origin.Rejected):
         return Answer(401, error.body)
     if isinstance(error, Malformed):
         return _error(400, "Invalid request parameters")
     if isinstance(error, HTTPException) and error.code is not None:
         return _error(error.code, f"HTTP {error.code} {error.name}")
     return _error(*(errors.describe(error) or errors.INTERNAL))
+
+
+class RestCall(Call):
+    """A request to an endpoint; what it replies is the body of the answer."""
+
+    __slots__ = ("request",)
+
+    def __init__(
+        self, core: Core, endpoint: Endpoint, request: Any, principal: Principal | None
+    ) -> None:
+        super().__init__(core, endpoint.route, Fields({}), principal, endpoint.take)
+        self.request = request
+
+    def done(self) -> bytes:
+        """Return the reply that has nothing to tell."""
+        return b""
+
+    def reply(self, member: bytes, shown: bytes) -> bytes:
+        """Return the reply that tells one thing."""
+        return shown
+
+    def members(self, **members: object) -> bytes:
+        """Return the reply that tells several things side by side."""
+        return encode(members)
+
+    def missing(self, thing: str) -> errors.Refused:
+        """Return the error of a message without a name; REST has one for everything."""
+        return errors.Refused(400, "Invalid request parameters")
+
+    def elsewhere(self) -> dict[str, str]:
+        """Return where the WebSocket is."""
+        return {"webSocketServerUrl": origin.websocket_url(self.request)}
 
 
 class Rest:
@@ -59,51 +87,73 @@ class Rest:
         self._core = core
         self._depth = json_depth
         self.app = JsonApp(translate, cors=_CORS, method_override=True)
-        for prefix in prefixes:
-            base = f"{prefix}/rest"
-            self.app.json_route(f"{base}/info", methods=["GET"])(self.info)
-            self.app.json_route(f"{base}/token", methods=["POST"], status=201)(self.token)
-            self.app.json_route(f"{base}/token/refresh", methods=["POST"], status=201)(self.refresh)
-            self.app.json_route(f"{base}/token/create", methods=["POST"], status=201)(self.create)
+        for endpoint in ENDPOINTS:
+            handler = self._handler(endpoint)
+            path = _SEGMENT.sub(r"<seg:\1>", endpoint.path)
+            for prefix in prefixes:
+                self._declare(f"{prefix}/rest{path}", endpoint, handler)
+                if path == "/":
+                    self._declare(f"{prefix}/rest", endpoint, handler)
 
-    async def info(self, request: Any) -> object:
-        """Tell the version, the time and where the WebSocket is."""
-        return {
-            "apiVersion": API_VERSION,
-            "serverTimestamp": format_timestamp(self._core.timeline.now()),
-            "webSocketServerUrl": origin.websocket_url(request),
-        }
+    def _declare(
+        self, path: str, endpoint: Endpoint, handler: Callable[..., Awaitable[Answer]]
+    ) -> None:
+        route = self.app.json_route(
+            path, methods=[endpoint.method], cancellable=endpoint.cancellable
+        )
+        route(handler)
 
-    async def token(self, request: Any) -> object:
-        """Log in."""
-        return await log_in(self._core.authentication, self._fields(request))
+    def _handler(self, endpoint: Endpoint) -> Callable[..., Awaitable[Answer]]:
+        async def handle(request: Any, **segments: str) -> Answer:
+            core = self._core
+            principal = await origin.authenticate(request, core.authentication, core.wall)
+            call = RestCall(core, endpoint, request, principal)
+            call.authorize()
+            call.fields = self._fields(endpoint, request, segments)
+            try:
+                reply = endpoint.route.handler(call)
+                if isinstance(reply, Deferred):
+                    reply = await reply
+            except NotFound as error:
+                if endpoint.masked and not call.user.is_admin:
+                    return _error(*(errors.describe(error) or errors.INTERNAL), status=403)
+                raise
+            assert isinstance(reply, bytes)
+            if not reply:
+                return Answer(204)
+            status = 201 if endpoint.method == "POST" else 200
+            return Answer(status, reply, {"Content-Type": endpoint.content_type})
 
-    async def refresh(self, request: Any) -> object:
-        """Renew an access token."""
-        return await refresh_token(self._core.authentication, self._fields(request))
+        return handle
 
-    async def create(self, request: Any) -> object:
-        """Make tokens with chosen rights."""
-        principal = await self._principal(request)
-        return await create_token(principal, self._core.authentication, self._fields(request))
+    def _fields(self, endpoint: Endpoint, request: Any, segments: dict[str, str]) -> Fields:
+        """Return what the request says. :raises Malformed: :raises HTTPException:"""
+        members = query_members(request)
+        members.update((name, msgspec.Raw(encode(value))) for name, value in segments.items())
+        key = request.getHeader("Idempotency-Key")
+        if key is not None:
+            members["idempotencyKey"] = msgspec.Raw(encode(key))
+        if endpoint.body is None:
+            return QueryFields(members)
+        body = _body(request) or _absent(endpoint)
+        inside = Fields.parse(body, self._depth)
+        if not endpoint.body:
+            return inside.joined(members)
+        members[endpoint.body] = msgspec.Raw(body)
+        return QueryFields(members)
 
-    def _fields(self, request: Any) -> Fields:
-        """Return the body. :raises Malformed:"""
-        request.content.seek(0)
-        body: bytes = request.content.read()
-        try:
-            body.decode()  # msgspec checks only what it decodes
-        except UnicodeDecodeError:
-            raise Malformed from None
-        return Fields.parse(body, self._depth)
 
-    async def _principal(self, request: Any) -> Principal:
-        """Return who asks. :raises Unauthenticated: nobody says; :raises _Rejected: a bad token."""
-        header = request.getHeader(b"Authorization")
-        if header is None:
-            raise Unauthenticated("missing")
-        try:
-            return await self._core.authentication.by_token(origin.bearer(header))
-        except Unauthenticated as error:
-            path = request.path.decode("latin-1")
-            raise _Rejected(origin.unauthorized(error, path, self._core.wall())) from None
+def _absent(endpoint: Endpoint) -> bytes:
+    """Return what a missing body stands for: a change of nothing, otherwise no JSON."""
+    return b"{}" if endpoint.method == "PUT" else b""
+
+
+def _body(request: Any) -> bytes:
+    """Return the body. :raises Malformed: it is not UTF-8."""
+    request.content.seek(0)
+    body: bytes = request.content.read()
+    try:
+        body.decode()  # msgspec checks only what it decodes
+    except UnicodeDecodeError:
+        raise Malformed from None
+    return body

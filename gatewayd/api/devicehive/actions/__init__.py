@@ -1,4 +1,4 @@
-"""The WebSocket actions; importing this package declares them all."""
+"""The operations of both doors; importing this package declares them all."""
 
 from gatewayd.api.devicehive.actions import (
     commands,
@@ -6,6 +6,7 @@ from gatewayd.api.devicehive.actions import (
     devices,
     groups,
     notifications,
+    polls,
     server,
     subscriptions,
     tokens,
@@ -18,6 +19,7 @@ __all__ = [
     "devices",
     "groups",
     "notifications",
+    "polls",
     "server",
     "subscriptions",
     "tokens",

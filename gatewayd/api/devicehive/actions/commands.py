@@ -12,6 +12,7 @@ from gatewayd.api.devicehive.timestamps import format_timestamp
 from gatewayd.core.access import Action
 from gatewayd.core.model import CommandDraft, Device, Event, Kind
 from gatewayd.core.queries import Listing
+from gatewayd.errors import NotFound
 
 _SORT = {"timestamp": "timestamp", "command": "name", "status": "status"}
 #: About 34 years; more is no lifetime.
@@ -29,7 +30,7 @@ def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferre
     fields = call.fields.nested("command")
     name = None if fields is None else fields.string("command")
     if fields is None or name is None:
-        raise Refused(400, "Command is required")
+        raise call.missing("Command")
     lifetime = fields.integer("lifetime")
     if lifetime is not None and not 0 <= lifetime <= _LONGEST_LIFETIME:
         raise Refused(400, "Invalid request parameters")
@@ -91,6 +92,8 @@ async def get(call: Call) -> bytes:
         raise Refused(400, "Command id is wrong or empty")
     device = call.need(device, device_id)
     command = await call.core.commands.get(call.user, device, number)
+    if call.fields.boolean("returnUpdatedCommands") and not command.changed:
+        raise NotFound("command", number)
     return call.reply(b"command", wire.command(command))
 
 

@@ -13,7 +13,7 @@ from gatewayd.core.devices import DeviceChange
 from gatewayd.core.queries import NATURAL, DeviceQuery, Order
 from gatewayd.errors import Invalid
 
-_SORT = {"name": "name", "status": "status", "network": "network"}
+_SORT = {"name": "name", "status": "status", "network": "network", "devicetype": "devicetype"}
 #: Stricter than the gateway's own rule: DeviceHive clients put ids into paths unquoted.
 _ID = re.compile(r"[a-zA-Z0-9-]+")
 _LONGEST_ID = 48

@@ -29,7 +29,7 @@ def _insert(call: Call, device: Device | None, device_id: str | None) -> Deferre
     fields = call.fields.nested("notification")
     name = None if fields is None else fields.string("notification")
     if fields is None or name is None:
-        raise Refused(400, "Notification is required")
+        raise call.missing("Notification")
     device = call.need(device, call.need_id(device_id))
     if name in SPECIAL:
         raise Refused(

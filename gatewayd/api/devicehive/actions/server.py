@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.resources import files
+
 from gatewayd.api.devicehive.call import Call, route
 from gatewayd.api.devicehive.timestamps import format_timestamp
 
@@ -31,3 +34,20 @@ def cache_info(call: Call) -> bytes:
 def cluster_info(call: Call) -> bytes:
     """Tell the addresses of a cluster that is not there."""
     return call.answer("clusterInfo", CLUSTER)
+
+
+@route("welcome", rest_only=True)
+def welcome(call: Call) -> bytes:
+    """Say that somebody is there."""
+    return b"This is gatewayd's DeviceHive REST API; GET openapi.json describes it.\n"
+
+
+@route("openapi", rest_only=True)
+def openapi(call: Call) -> bytes:
+    """Return the description of the REST API, as docs/openapi/devicehive.yaml has it."""
+    return _description()
+
+
+@cache
+def _description() -> bytes:
+    return (files("gatewayd.api.devicehive") / "openapi.json").read_bytes()

@@ -4,85 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 from twisted.internet.defer import Deferred
 
 from gatewayd.api.devicehive.call import Reply, SocketCall, coroutine, route
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.session import Push, Subscribed
 from gatewayd.api.devicehive.timestamps import format_timestamp
+from gatewayd.api.devicehive.wanted import Wanted, reach, read_wanted, targets
 from gatewayd.core.access import Action
-from gatewayd.core.model import Device, GroupKind, Kind
-from gatewayd.core.queries import Filter, GroupQuery
+from gatewayd.core.model import Device, Kind
+from gatewayd.core.queries import Filter
 from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Denied, NotFound
 
 _PERMISSION = {"command": Action.COMMAND_READ, "notification": Action.EVENT_READ}
 
 
-class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a subscribe request asks for, as it was given."""
-
-    device_ids: list[str]
-    networks: list[int] | None
-    types: list[int] | None
-    names: list[str] | None
-    since: int | None
-    limit: int | None
-    updates: bool
-
-    def shown(self, number: int, type_: str) -> dict[str, object]:
-        """Return what subscription/list tells of it."""
-        return {
-            "subscriptionId": number,
-            "type": type_,
-            "deviceId": self.device_ids[0] if self.device_ids else None,
-            "networkIds": self.networks,
-            "deviceTypeIds": self.types,
-            "names": self.names,
-            "timestamp": None if self.since is None else format_timestamp(self.since),
-        }
-
-
-def _read(call: SocketCall) -> _Wanted:
-    fields = call.fields
-    names = fields.strings("names")
-    limit = fields.integer("limit")
-    if limit is not None and limit < 0:
-        raise Refused(400, "Limit can't be less than 0.")
-    return _Wanted(
-        device_ids=call.session.named_devices(call),
-        networks=fields.integers("networkIds") or None,
-        types=fields.integers("deviceTypeIds") or None,
-        names=call.session.checked_names(names),
-        since=fields.timestamp("timestamp"),
-        # 0 means all, as the REST clients use it.
-        limit=limit or None,
-        updates=bool(fields.boolean("returnUpdatedCommands")),
-    )
-
-
-async def _members(
-    call: SocketCall, kind: GroupKind, wanted: list[int] | None
-) -> frozenset[int] | None:
-    """Return the networks or device types of a subscription: wanted, or all in reach.
-
-    :raises Denied: one is out of reach, or nothing is in reach at all.
-    :raises NotFound: an administrator names one that does not exist.
-    """
-    reach = call.user.scope.members(kind)
-    if wanted is None:
-        if reach is not None and not reach:
-            raise Denied("scope")
-        return reach
-    ids = frozenset(wanted)
-    if reach is not None and not ids <= reach:
-        raise Denied
-    if len(await call.core.store.groups(kind, GroupQuery(ids=ids))) < len(ids):
-        if call.user.is_admin:
-            raise NotFound(f"{kind.value}s", wanted)
-        raise Denied
-    return ids
+def _shown(wanted: Wanted, number: int, type_: str) -> dict[str, object]:
+    """Return what subscription/list tells of a subscription."""
+    return {
+        "subscriptionId": number,
+        "type": type_,
+        "deviceId": wanted.device_ids[0] if wanted.device_ids else None,
+        "networkIds": wanted.networks,
+        "deviceTypeIds": wanted.types,
+        "names": wanted.names,
+        "timestamp": None if wanted.since is None else format_timestamp(wanted.since),
+    }
 
 
 @route("notification/subscribe", Action.EVENT_READ)
@@ -101,30 +49,26 @@ async def command_subscribe(call: SocketCall) -> Reply:
 
 async def _subscribe(call: SocketCall, type_: str) -> Reply:
     session = call.session
-    devices = [await call.target(device_id) for device_id in session.named_devices(call)]
-    wanted = _read(call)
-    networks = await _members(call, GroupKind.NETWORK, wanted.networks)
-    types = await _members(call, GroupKind.DEVICE_TYPE, wanted.types)
-    found = [
-        call.need(device, device_id)
-        for device, device_id in zip(devices, wanted.device_ids, strict=True)
-    ]
+    device_ids = session.named_devices(call)
+    devices = await targets(call, device_ids)
+    names = session.checked_names(call.fields.strings("names"))
+    wanted = read_wanted(call.fields, device_ids, names)
+    found = await reach(call, wanted, devices)
     session.check_room()
     number = session.api.next_subscription()
-    subscribed = Subscribed(type_, wanted.shown(number, type_))
+    subscribed = Subscribed(type_, _shown(wanted, number, type_))
     push = Push(session, session.api.push_suffix(number))
     if type_ == "notification":
         kind = Kind.NOTIFICATION
     else:
         kind = Kind.COMMAND_UPDATE if wanted.updates else Kind.COMMAND
-    names = None if wanted.names is None else frozenset(wanted.names)
     begin: list[Callable[[], None]] = []
-    if found:
-        for device in found:
-            begin.append(_to_device(call, subscribed, push, kind, device, names, wanted))
+    if kind is Kind.COMMAND and found.devices:
+        for device in found.devices:
+            begin.append(_to_device(call, subscribed, push, device, wanted))
     else:
-        everything = Filter(kinds=frozenset({kind}), networks=networks, types=types, names=names)
-        begin.append(_follow(call, subscribed, push, everything, wanted))
+        for one in found.filters(frozenset({kind}), wanted.names):
+            begin.append(_follow(call, subscribed, push, one, wanted))
     session.subscriptions[number] = subscribed
 
     def start() -> None:
@@ -135,19 +79,11 @@ async def _subscribe(call: SocketCall, type_: str) -> Reply:
 
 
 def _to_device(
-    call: SocketCall,
-    subscribed: Subscribed,
-    push: Push,
-    kind: Kind,
-    device: Device,
-    names: frozenset[str] | None,
-    wanted: _Wanted,
+    call: SocketCall, subscribed: Subscribed, push: Push, device: Device, wanted: Wanted
 ) -> Callable[[], None]:
-    """Subscribe to one device; who subscribes to its commands is taken for the device."""
-    if kind is not Kind.COMMAND:
-        one = Filter(kinds=frozenset({kind}), stream=device.uid, names=names)
-        return _follow(call, subscribed, push, one, wanted)
+    """Subscribe to the commands of one device: who does that is taken for the device."""
     core = call.core
+    names = None if wanted.names is None else frozenset(wanted.names)
     part, courier = core.commands.attach(call.user, device, names, push)
     subscribed.parts.append(part)
     subscribed.couriers.append(courier)
@@ -161,7 +97,7 @@ def _to_device(
 
 
 def _follow(
-    call: SocketCall, subscribed: Subscribed, push: Push, wanted_events: Filter, wanted: _Wanted
+    call: SocketCall, subscribed: Subscribed, push: Push, wanted_events: Filter, wanted: Wanted
 ) -> Callable[[], None]:
     """Subscribe to what passes a filter, after what the log has since the time given."""
     timeline = call.core.timeline
