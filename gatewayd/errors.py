@@ -72,24 +72,26 @@ class Denied(GatewayError):
     """The principal may not do that.
 
     :ivar reason: which rule forbids it; ``"action"`` when the principal lacks the permission.
+    :ivar key: whom or what the rule is about, when that is not known from the request.
     """
 
-    def __init__(self, reason: str = "action") -> None:
+    def __init__(self, reason: str = "action", key: Any = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.key = key
 
 
 class Unauthenticated(GatewayError):
     """Nobody knows who is asking.
 
-    :ivar reason: ``"missing"``, ``"invalid"``, ``"expired"``, ``"type"``, ``"password"``,
-        ``"unknown login"`` or ``"inactive"``.
+    :ivar reason: ``"missing"``, ``"empty"``, ``"invalid"``, ``"expired"``, ``"type"``,
+        ``"password"``, ``"inactive"`` or ``"plugin"`` (a token of one that
+        is gone).
     """
 
-    def __init__(self, reason: str, key: Any = None) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.key = key
 
 
 class Superseded(GatewayError):

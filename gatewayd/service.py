@@ -126,6 +126,7 @@ class Gateway(Service):
                 self._store, self.core.passwords, settings.devicehive.admin_login,
                 None if password is None else password.reveal(),
             )  # fmt: skip
+        await self.core.plugins.start()
         self.core.start()
         for api in self._apis.values():
             api.start()

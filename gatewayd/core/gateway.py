@@ -18,6 +18,8 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.model import GroupKind
 from gatewayd.core.notifications import Notifications
 from gatewayd.core.passwords import Passwords, RunInThread
+from gatewayd.core.plugins import Plugins
+from gatewayd.core.polls import Polls
 from gatewayd.core.presence import Presence
 from gatewayd.core.registry import Registry
 from gatewayd.core.timeline import Timeline
@@ -57,13 +59,15 @@ class Core:
         self.networks = Groups(GroupKind.NETWORK, store, self.registry, self.devices)
         self.types = Groups(GroupKind.DEVICE_TYPE, store, self.registry, self.devices)
         self.notifications = Notifications(store, self.timeline)
-        self.commands = Commands(store, self.timeline)
+        self.commands = Commands(store, self.timeline, self.registry)
+        self.polls = Polls(store, self.timeline, clock)
         self.configuration = Configuration(store)
         self.passwords = Passwords(run_in_thread)
         self.users = Users(store, self.registry, self.passwords)
         self.authentication = Authentication(
             tokens, self.users, self.registry, self.configuration, self.passwords, store, wall
         )
+        self.plugins = Plugins(store, self.registry, self.timeline, tokens)
         self._retention = retention
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = clock

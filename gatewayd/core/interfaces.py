@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from gatewayd.core.estate import Estate
 from gatewayd.core.model import (
     Command,
     CommandChange,
@@ -16,6 +17,7 @@ from gatewayd.core.model import (
     Event,
     Group,
     GroupKind,
+    Plugin,
     Setting,
     User,
 )
@@ -25,6 +27,7 @@ from gatewayd.core.queries import (
     Listing,
     Page,
     Pending,
+    PluginQuery,
     Replay,
     UserQuery,
 )
@@ -91,7 +94,7 @@ class Log(Protocol):
 
 
 class Directory(Protocol):
-    """Devices, networks, device types, users and named settings."""
+    """Devices, networks, device types, users, plugins and named settings."""
 
     def device(self, device_id: str) -> Deferred[Device | None]:
         """Return the device whose id is that, ignoring case."""
@@ -158,7 +161,25 @@ class Directory(Protocol):
         """
 
     def delete_user(self, user_id: int) -> Deferred[bool]:
-        """Delete a user; fires with whether there was one."""
+        """Delete a user with its plugins; fires with whether there was one."""
+
+    def plugin(self, topic: str) -> Deferred[Plugin | None]:
+        """Return the plugin with that topic."""
+
+    def plugins(self, query: PluginQuery) -> Deferred[list[Plugin]]:
+        """List plugins."""
+
+    def count_plugins(self, query: PluginQuery) -> Deferred[int]:
+        """Count plugins."""
+
+    def save_plugin(self, plugin: Plugin) -> Deferred[Plugin]:
+        """Insert (``id`` 0) or update a plugin; fires with it.
+
+        :raises NotFound: it is gone, or its user is.
+        """
+
+    def delete_plugin(self, plugin_id: int) -> Deferred[bool]:
+        """Delete a plugin; fires with whether there was one."""
 
     def setting(self, name: str) -> Deferred[Setting | None]:
         """Return a named setting."""
@@ -168,6 +189,15 @@ class Directory(Protocol):
 
     def delete_setting(self, name: str) -> Deferred[bool]:
         """Delete a named setting; fires with whether there was one."""
+
+    def adopt(self, estate: Estate) -> Deferred[bool]:
+        """Take over what another server kept, with its ids: all of it, or nothing.
+
+        Fires after it is on disk; with False, and nothing is changed, when there are users,
+        networks, device types or devices already. Ids given out later are higher.
+
+        :raises Invalid: something is in it twice, or names what is not in it.
+        """
 
 
 class Store(Log, Directory, Protocol):

@@ -42,6 +42,10 @@ class Kind(IntEnum):
     DETACHED = 5
 
 
+#: What applications and devices say to each other; the other kinds are the gateway's own notes.
+MESSAGES = frozenset({Kind.NOTIFICATION, Kind.COMMAND, Kind.COMMAND_UPDATE})
+
+
 class Delivery(IntEnum):
     """How far a command has come on its way to a device."""
 
@@ -72,6 +76,15 @@ class Status(IntEnum):
     ACTIVE = 0
     LOCKED = 1
     DISABLED = 2
+
+
+class PluginStatus(IntEnum):
+    """How far a plugin has come; the numbers are DeviceHive's."""
+
+    ACTIVE = 0
+    INACTIVE = 1
+    #: registered, never active yet
+    CREATED = 2
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +153,41 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
+class PluginFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which events a plugin wants; None in a field means any.
+
+    :ivar kinds: of :data:`MESSAGES`.
+    :ivar device: the id of a device, whose case does not count.
+    """
+
+    kinds: frozenset[Kind] | None = None
+    networks: frozenset[int] | None = None
+    types: frozenset[int] | None = None
+    device: str | None = None
+    names: frozenset[str] | None = None
+
+
+class Plugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that receives what its owner may see, through a topic of its own.
+
+    :ivar topic: its public name, never used again.
+    :ivar subscription: a number that is new each time the plugin becomes active; None when it
+        is not active.
+    :ivar user: the id of its owner, with whom it goes.
+    :ivar parameters: a JSON object, verbatim.
+    """
+
+    id: int
+    name: str
+    topic: str
+    user: int
+    description: str | None = None
+    filter: PluginFilter = PluginFilter()
+    status: PluginStatus = PluginStatus.CREATED
+    subscription: int | None = None
+    parameters: bytes | None = None
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A command and how far it has come.
 
@@ -172,8 +220,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         return message_id(self.stream, self.seq)
 
     def expired(self, now: int) -> bool:
-        """Whether its lifetime is over at ``now`` (ms)."""
-        return self.lifetime is not None and self.ts + self.lifetime * 1000 <= now
+        """Whether its lifetime is over at ``now`` (ms); ``ts`` may run ahead of that."""
+        return self.lifetime is not None and self.ts + self.lifetime * 1000 <= max(now, self.ts)
 
 
 class CommandDraft(msgspec.Struct, frozen=True, kw_only=True):

@@ -143,3 +143,14 @@ class UserQuery(msgspec.Struct, frozen=True, kw_only=True):
     role: int | None = None
     status: int | None = None
     order: Order = NATURAL
+
+
+class PluginQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A list of plugins; ``user`` is their owner."""
+
+    name: str | None = None
+    pattern: str | None = None
+    topic: str | None = None
+    status: int | None = None
+    user: int | None = None
+    order: Order = NATURAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakSet
 
 from gatewayd.core.access import Principal
@@ -23,6 +24,8 @@ class Registry:
         )
         self._users: ReadThrough[int, User] = ReadThrough(10_000, lambda key: directory.user(key))
         self._principals: dict[int, WeakSet[Principal]] = {}
+        #: called with every device that was saved
+        self.saved: list[Callable[[Device], None]] = []
 
     def cached_device(self, device_id: str) -> Device | None:
         """Return a device if it is at hand; None says nothing about whether it exists."""
@@ -38,6 +41,8 @@ class Registry:
     def keep_device(self, device: Device) -> None:
         """Know that a device was saved."""
         self._devices.put(device.id.upper(), device)
+        for callback in self.saved:
+            callback(device)
 
     def drop_device(self, device: Device) -> None:
         """Know that a device was deleted."""

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from gatewayd.core.estate import Estate
 from gatewayd.core.interfaces import Observer
 from gatewayd.core.model import (
     Command,
@@ -23,6 +24,7 @@ from gatewayd.core.model import (
     Event,
     Group,
     GroupKind,
+    Plugin,
     Setting,
     User,
 )
@@ -32,11 +34,13 @@ from gatewayd.core.queries import (
     Listing,
     Page,
     Pending,
+    PluginQuery,
     Replay,
     UserQuery,
 )
 from gatewayd.errors import ConfigError, GatewayError, Unavailable
-from gatewayd.storage import configuration, devices, groups, history, users
+from gatewayd.storage import configuration, devices, groups, history, plugins, users
+from gatewayd.storage.adopt import adopt
 from gatewayd.storage.journal import Journal
 from gatewayd.storage.migrate import migrate
 from gatewayd.storage.worker import Job, Worker
@@ -355,6 +359,21 @@ class SQLiteStore:
     def delete_user(self, user_id: int) -> Deferred[bool]:
         return self._write(users.delete, user_id)
 
+    def plugin(self, topic: str) -> Deferred[Plugin | None]:
+        return self._read(plugins.get, topic)
+
+    def plugins(self, query: PluginQuery) -> Deferred[list[Plugin]]:
+        return self._read(plugins.find, query)
+
+    def count_plugins(self, query: PluginQuery) -> Deferred[int]:
+        return self._read(plugins.count, query)
+
+    def save_plugin(self, plugin: Plugin) -> Deferred[Plugin]:
+        return self._write(plugins.save, plugin)
+
+    def delete_plugin(self, plugin_id: int) -> Deferred[bool]:
+        return self._write(plugins.delete, plugin_id)
+
     def setting(self, name: str) -> Deferred[Setting | None]:
         return self._read(configuration.get, name)
 
@@ -363,6 +382,9 @@ class SQLiteStore:
 
     def delete_setting(self, name: str) -> Deferred[bool]:
         return self._write(configuration.delete, name)
+
+    def adopt(self, estate: Estate) -> Deferred[bool]:
+        return self._write(adopt, estate)
 
 
 def _mark(journal: Journal, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

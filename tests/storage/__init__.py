@@ -5,7 +5,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.conformance_{topic}"
         for topic in (
-            "append", "commands", "devices", "groups", "listing", "replay", "retention", "users",
+            "append", "commands", "devices", "groups", "listing", "plugins", "replay", "retention",
+            "users",
         )
     )
 )  # fmt: skip

@@ -7,11 +7,13 @@ import pytest
 from gatewayd.core.interfaces import Store
 from gatewayd.core.queries import UserQuery
 from gatewayd.errors import Unavailable
+from tests.storage.conformance_adopt import AdoptConformance
 from tests.storage.conformance_append import AppendConformance
 from tests.storage.conformance_commands import CommandConformance
 from tests.storage.conformance_devices import DeviceConformance
 from tests.storage.conformance_groups import GroupConformance
 from tests.storage.conformance_listing import ListingConformance
+from tests.storage.conformance_plugins import PluginConformance
 from tests.storage.conformance_replay import ReplayConformance
 from tests.storage.conformance_retention import RetentionConformance
 from tests.storage.conformance_users import UserConformance
@@ -27,6 +29,8 @@ class StoreConformance(
     DeviceConformance,
     GroupConformance,
     UserConformance,
+    AdoptConformance,
+    PluginConformance,
 ):
     """Every promise of :class:`gatewayd.core.interfaces.Store`.
 

@@ -61,7 +61,7 @@ def test_from_nothing(db: sqlite3.Connection, path: Path) -> None:
     assert newest == migrate.scripts()[-1][0]
     assert look(path, "PRAGMA user_version") == [(newest,)]
     schema = look(path, "SELECT name, sql FROM sqlite_master ORDER BY name")
-    assert {"device", "event", "command", "user"} <= {name for name, _ in schema}
+    assert {"device", "event", "command", "user", "plugin"} <= {name for name, _ in schema}
     assert migrate.migrate(db) == newest
     assert look(path, "SELECT name, sql FROM sqlite_master ORDER BY name") == schema
 
@@ -81,6 +81,24 @@ def test_in_order(db: sqlite3.Connection, path: Path, monkeypatch: pytest.Monkey
     assert migrate.migrate(db) == 3
     assert look(path, "SELECT x, y, z FROM a, b") == [(1, 2, 7)]
     assert look(path, "PRAGMA user_version") == [(3,)]
+
+
+def test_each_step(db: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of any older schema gets what is missing, keeps its users, and is like a new one."""
+    every = migrate.scripts()
+    use(monkeypatch, every[0])
+    migrate.migrate(db)
+    db.execute("INSERT INTO user (login, role, status, password) VALUES ('u', 0, 0, '')")
+    for newest in range(2, len(every) + 1):
+        use(monkeypatch, *every[:newest])
+        assert migrate.migrate(db) == newest
+    assert look(path, "SELECT login FROM user") == [("u",)]
+    assert look(path, "PRAGMA foreign_key_check") == []
+    schema = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    fresh = sqlite3.connect(path.with_name("fresh"), isolation_level=None)
+    migrate.migrate(fresh)
+    fresh.close()
+    assert look(path, schema) == look(path.with_name("fresh"), schema)
 
 
 def test_failure(db: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
