@@ -1,16 +1,17 @@
-"""The ``gatewayd`` command, which talks to a gateway; twistd runs the gateway itself."""
+"""The ``gatewayd`` command: all but the gateway itself, which twistd runs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gatewayd import __version__, log, talk
 
 DESCRIPTION = """\
-Talk to a gateway, or be a simulated device.
+Talk to a gateway, be a simulated device, or move in from another server.
 The daemon itself is started with: twistd -n gatewayd --dev"""
 
 
@@ -59,7 +60,26 @@ def _parser() -> argparse.ArgumentParser:
         help="between two telemetry messages (default: 1)",
     )
     command.set_defaults(run=_simulate)
+    _add_import(commands)
     return parser
+
+
+def _add_import(commands: Any) -> None:
+    what = "take over the users, networks and devices of a DeviceHive server"
+    command = commands.add_parser(
+        "import-devicehive", help=what, description=f"{what[0].upper()}{what[1:]}."
+    )
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        required=True,
+        help="the configuration of the gateway, which must not run meanwhile",
+    )
+    command.add_argument(
+        "directory", type=Path, metavar="DIRECTORY", help="where dh_user.csv and the others are"
+    )
+    command.set_defaults(run=_import)
 
 
 def _interval(text: str) -> float:
@@ -117,6 +137,19 @@ def _simulate(arguments: argparse.Namespace) -> None:
         return Deferred()  # which a signal ends, with the reactor
 
     react(life)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.task import react
+
+    from gatewayd.moving import command
+
+    async def moving(reactor: Any) -> None:
+        files = arguments.config, arguments.directory
+        sys.exit(await command.run(reactor, *files, sys.stdout, sys.stderr))
+
+    react(lambda reactor: Deferred.fromCoroutine(moving(reactor)))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ async def test_interrupt(server: FakeServer, data: Path) -> None:
         (["--help"], 0, "twistd -n gatewayd --dev\n"),
         ([], 2, "gatewayd: the following arguments are required: COMMAND\n"),
         (["simulate", "--login", "x"], 2, "gatewayd simulate: --login and --password-file need"),
+        (["import-devicehive", "x"], 2, "the following arguments are required: --config\n"),
+        (["import-devicehive", "--config", "x"], 2, "are required: DIRECTORY\n"),
         (["simulate", "--interval", "0"], 2, "argument --interval: too short: '0'\n"),
     ],
 )

@@ -27,12 +27,24 @@ ALLOWED: dict[str, set[str]] = {
     "quantities": set(),
     "settings": {"quantities"},
     "reference": {"settings", "quantities"},
+    "openapi": set(),
     "config": {"settings", "quantities", "reference", "errors"},
     "log": {"settings"},
     "client": {""},
     "simulator": {"client"},
     "talk": {"client", "config", ""},
-    "__main__": {"talk", "simulator", "client", "config", "settings", "log", "errors", ""},
+    "moving": {"service", "storage", "config", "settings", "core", "errors"},
+    "__main__": {
+        "talk",
+        "simulator",
+        "client",
+        "moving",
+        "config",
+        "settings",
+        "log",
+        "errors",
+        "",
+    },
 }
 #: Wire formats, SQL and sockets: nothing for the core.
 OUTSIDE = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gatewayd.core.access import (
     ALL_ACTIONS,
@@ -19,7 +21,7 @@ from gatewayd.core.configuration import LAST_LOGIN_TIMEOUT, MAX_ATTEMPTS, Config
 from gatewayd.core.interfaces import Store
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, GroupKind, Status, User
-from gatewayd.core.passwords import Passwords
+from gatewayd.core.passwords import Passwords, outdated
 from gatewayd.core.registry import Registry
 from gatewayd.core.tokens import ACTION_IDS, ANY, NONE, Claims, TokenAuthority
 from gatewayd.core.users import Users
@@ -33,7 +35,8 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar actions: action ids; None for none at all.
     :ivar networks: ids or "*"; None says nothing of networks. So types.
-    :ivar expires: of the access token, ms since the epoch; :ivar refresh_expires: likewise.
+    :ivar expires: of the access token, ms since the epoch, and of the refresh token as well unless
+        :ivar refresh_expires: says otherwise.
     """
 
     user: int
@@ -90,7 +93,10 @@ class Authentication:
         return principal
 
     async def by_password(self, login: str, password: str) -> Principal:
-        """Return the principal of a login with everything its role allows."""
+        """Return the principal of a login with everything its role allows.
+
+        :raises Unauthenticated: as :meth:`login`.
+        """
         user = await self._check_password(login, password)
         principal = Principal(ALL_ACTIONS if user.is_admin else CLIENT_ACTIONS, EVERYTHING, user)
         self._registry.track(principal)
@@ -100,23 +106,28 @@ class Authentication:
         """Return the principal of a device that proves to be itself.
 
         :raises Unauthenticated: ``"invalid"``: unknown device, no key, or another one.
+        :raises Denied: ``"blocked"``: the device is.
         """
         device = await self._registry.device(device_id)
         hashed = None if device is None else await self._store.device_key(device.uid)
-        if device is None or hashed is None or not await self._passwords.verify(key, hashed):
+        if not await self._passwords.verify(key, hashed or "") or device is None:
             raise Unauthenticated("invalid")
+        # Told to nobody but the device itself; it may have been blocked meanwhile.
+        if (self._registry.cached_device(device_id) or device).blocked:
+            raise Denied("blocked")
         return Principal(DEVICE_ACTIONS, EVERYTHING, device=device)
 
     async def set_device_key(self, device: Device, key: str) -> None:
         """Let a device authenticate with a key from now on; only its hash is kept."""
-        hashed = await self._store.device_key(device.uid)
-        if hashed is None or not await self._passwords.verify(key, hashed):
+        hashed = await self._store.device_key(device.uid) or ""
+        if outdated(hashed) or not await self._passwords.verify(key, hashed):
             await self._store.set_device_key(device.uid, await self._passwords.hash(key))
 
     async def login(self, login: str, password: str) -> tuple[str, str]:
         """Return an access and a refresh token.
 
-        :raises Unauthenticated: ``"unknown login"``, ``"inactive"`` or ``"password"``.
+        :raises Unauthenticated: ``"password"``: there is no such user, or it has another one;
+            ``"inactive"``: the password is right, but the user is locked or disabled.
         """
         user = await self._check_password(login, password)
         return self._tokens.pair(self._login_claims(user))
@@ -153,7 +164,8 @@ class Authentication:
             n=_strings(request.networks), dt=_strings(request.types),
         )  # fmt: skip
         self._check_width(principal, user, claims)
-        return self._tokens.pair(claims, request.expires, request.refresh_expires)
+        refresh_expires = request.refresh_expires or request.expires
+        return self._tokens.pair(claims, request.expires, refresh_expires)
 
     def _check_width(self, principal: Principal, user: User, claims: Claims) -> None:
         """Refuse a token that reaches further than who asks for it, now or later.
@@ -189,38 +201,70 @@ class Authentication:
     async def _check_password(self, login: str, password: str) -> User:
         """Return the user whose password it is, as it is now.
 
-        Guesses at one user's password are checked one after the other, so that none slips past
-        the lock while others are counted.
+        :raises Unauthenticated: ``"password"``: it is nobody's with that login; ``"inactive"``.
         """
         user = await self._users.by_login(login)
-        if user is None:
-            # As long as for a known login, so that time does not tell.
-            await self._passwords.hash(password)
-            raise Unauthenticated("unknown login", login)
-        if user.status is Status.ACTIVE and self._passwords.remembers(password, user.password):
-            await self._entered(user)
+        if user is not None and self._passwords.remembers(password, user.password):
+            await self._entered(user, password)
         else:
-            async with self._guesses.hold(user.id):
-                await self._guess(user.id, password)
+            user = await self._guess(login, password)
         current = await self._users.by_id(user.id)
         if current is None or current.status is not Status.ACTIVE:
             raise Unauthenticated("inactive")
         return current
 
-    async def _guess(self, user_id: int, password: str) -> None:
-        user = await self._users.stored(user_id)
-        if user is None or user.status is not Status.ACTIVE:
-            raise Unauthenticated("inactive")
-        if not await self._passwords.verify(password, user.password):
-            await self._count_failure(user_id)
-            raise Unauthenticated("password")
-        await self._entered(user)
+    def _guess(self, login: str, password: str) -> Deferred[User]:
+        """Fire with the user whose password it is.
 
-    async def _entered(self, user: User) -> None:
-        """Record that a user gave the right password."""
+        A wrong one is answered before it is counted: the write takes its time, which would tell
+        that there is such a user.
+        """
+        answer: Deferred[User] = Deferred()
+
+        def failed(failure: Failure) -> None:
+            if not answer.called:
+                answer.errback(failure)
+                return
+            error = failure.getErrorMessage()
+            self.log.error("a wrong password was not counted: {error}", error=error)
+
+        Deferred.fromCoroutine(self._take_guess(login, password, answer)).addErrback(failed)
+        return answer
+
+    async def _take_guess(self, login: str, password: str, answer: Deferred[User]) -> None:
+        """Check a guess, answer it, and let it count if it is wrong.
+
+        Guesses at one login are checked one after the other, so that none slips past the lock
+        while others are counted; at an unknown one too, so that their pace does not differ.
+        """
+        async with self._guesses.hold(login):
+            user = await self._users.by_login(login)
+            good = await self._passwords.verify(password, "" if user is None else user.password)
+            if user is not None and good:
+                await self._entered(user, password)
+                answer.callback(user)
+                return
+            answer.errback(Unauthenticated("password"))
+            if user is not None:
+                await self._count_failure(user.id)
+
+    async def _entered(self, user: User, password: str) -> None:
+        """Record that a user gave the right password, unless it may not enter."""
+        if user.status is not Status.ACTIVE:
+            return
         if user.attempts:
             await self._users.note_login(user.id, attempts=0)
         await self._record_login(user)
+        if outdated(user.password):
+            await self._renew(user, password)
+
+    async def _renew(self, user: User, password: str) -> None:
+        """Replace an outdated hash; after a failure the next login tries again."""
+        try:
+            hashed = await self._passwords.hash(password)
+            await self._users.renew_hash(user.id, user.password, hashed)
+        except GatewayError as error:
+            self.log.warn("password hash not renewed: {error}", error=str(error))
 
     async def _count_failure(self, user_id: int) -> None:
         most = await self._configuration.number(MAX_ATTEMPTS)

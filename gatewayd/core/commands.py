@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -24,8 +25,9 @@ from gatewayd.core.model import (
     scoped,
 )
 from gatewayd.core.queries import Filter, Listing, Pending
+from gatewayd.core.registry import Registry
 from gatewayd.core.timeline import Sink, Subscription, Timeline
-from gatewayd.errors import NotFound
+from gatewayd.errors import Denied, NotFound
 
 _EVER = 2**62
 
@@ -35,9 +37,14 @@ class Courier:
 
     A command counts as pushed once it was written to the socket, and as confirmed once the socket
     answered a ping that was sent after it. One that was answered needs neither.
+
+    While the device is blocked nothing passes: what comes is held, and passed on afterwards.
+
+    :ivar subscription: what it serves.
     """
 
     log = Logger()
+    subscription: Subscription
 
     def __init__(self, store: Store, stream: int, sink: Sink) -> None:
         self._store = store
@@ -46,22 +53,31 @@ class Courier:
         self._pushed: list[int] = []
         self._unconfirmed: list[int] = []
         self._pinged = 0
+        self._held: list[Event] | None = None
+        self._waiting: list[Deferred[None]] = []
 
     @property
     def writable(self) -> bool:
-        """Whether the socket takes more."""
-        return self._sink.writable
+        """Whether the socket takes more, and may have it."""
+        return self._held is None and self._sink.writable
 
     def when_writable(self) -> Deferred[None]:
-        """Fire when the socket takes more."""
-        return self._sink.when_writable()
+        """Fire when the socket takes more and may have it, or is gone."""
+        if self._held is None:
+            return self._sink.when_writable()
+        released: Deferred[None] = Deferred()
+        self._waiting.append(released)
+        return released.addCallback(lambda _: self._sink.when_writable())
 
     def broken(self) -> None:
         """Pass on that events were lost."""
         self._sink.broken()
 
     def deliver(self, event: Event) -> None:
-        """Pass a command on."""
+        """Pass a command on, or hold it."""
+        if self._held is not None:
+            self._held.append(event)
+            return
         self._sink.deliver(event)
         if event.kind is Kind.COMMAND:
             self._unconfirmed.append(event.seq)
@@ -69,6 +85,21 @@ class Courier:
             if len(self._pushed) == 1:
                 # Everything that is pushed while this mark is on its way shares the next one.
                 self._mark([event.seq], Delivery.PUSHED)
+
+    def hold(self) -> None:
+        """Pass nothing on until :meth:`release`."""
+        if self._held is None:
+            self._held = []
+
+    def release(self) -> None:
+        """Pass on what was held, as far as it may still be delivered, and what comes."""
+        held, self._held = self._held, None
+        for event in held or ():
+            self.subscription.send(event)
+        # Later than what was held: who waits may have more to deliver.
+        waiting, self._waiting = self._waiting, []
+        for released in waiting:
+            released.callback(None)
 
     def pinging(self) -> None:
         """Know that a ping leaves after all that was delivered so far."""
@@ -99,11 +130,17 @@ class Courier:
 
 
 class Commands:
-    """Records, updates, finds and delivers commands."""
+    """Records, updates, finds and delivers commands.
 
-    def __init__(self, store: Store, timeline: Timeline) -> None:
+    A device that is blocked is sent no commands and answers none; what waits for it is held.
+    """
+
+    def __init__(self, store: Store, timeline: Timeline, registry: Registry) -> None:
         self._store = store
         self._timeline = timeline
+        self._registry = registry
+        self._couriers: dict[int, list[Courier]] = {}
+        registry.saved.append(self._follow)
 
     def insert(
         self,
@@ -117,9 +154,13 @@ class Commands:
     ) -> Deferred[Event]:
         """Record a command; fires after it is on disk, when its delivery begins too.
 
-        :raises Denied: (at once) the permission is missing. :raises Unavailable: :raises NotFound:
+        :param device: as the registry has it now.
+        :raises Denied: (at once) the permission is missing; ``"blocked"``: the device is.
+        :raises Unavailable: :raises NotFound:
         """
         principal.require(Action.COMMAND_SEND)
+        if device.blocked:
+            raise Denied("blocked")
         entry = Entry(
             device=device, kind=Kind.COMMAND, name=name, command=draft, stamp=stamp,
             key=scoped(key, device, Kind.COMMAND),
@@ -138,10 +179,13 @@ class Commands:
     ) -> Deferred[Event]:
         """Record a command's answer; None leaves the old value.
 
-        :raises Denied: (at once) the permission is missing.
+        :param device: as the registry has it now.
+        :raises Denied: (at once) the permission is missing; ``"blocked"``: the device is.
         :raises NotFound: there is no such command.
         """
         principal.require(Action.COMMAND_UPDATE)
+        if device.blocked:
+            raise Denied("blocked")
         change = CommandChange(
             device=device, seq=message_seq(device.uid, public_id), status=status, result=result,
             epoch=epoch,
@@ -172,11 +216,36 @@ class Commands:
     def attach(
         self, principal: Principal, device: Device, names: frozenset[str] | None, sink: Sink
     ) -> tuple[Subscription, Courier]:
-        """Begin to deliver a device's commands to its socket; :meth:`deliver` starts it."""
+        """Begin to deliver a device's commands to its socket; :meth:`deliver` starts it.
+
+        :raises Denied: the permission is missing; ``"blocked"``: the device is.
+        """
         principal.require(Action.COMMAND_READ)
+        current = self._registry.cached_device(device.id) or device
+        if current.blocked:
+            raise Denied("blocked")
         wanted = Filter(kinds=frozenset({Kind.COMMAND}), stream=device.uid, names=names)
         courier = Courier(self._store, device.uid, sink)
-        return self._timeline.subscribe(wanted, principal, courier), courier
+        courier.subscription = self._timeline.subscribe(wanted, principal, courier)
+        courier.subscription.ended = partial(self._ended, device.uid, courier)
+        self._couriers.setdefault(device.uid, []).append(courier)
+        return courier.subscription, courier
+
+    def _ended(self, stream: int, courier: Courier) -> None:
+        """Let a courier go whose subscription is closed."""
+        couriers = self._couriers[stream]
+        couriers.remove(courier)
+        if not couriers:
+            del self._couriers[stream]
+        courier.release()
+
+    def _follow(self, device: Device) -> None:
+        """Know that a device was saved: while it is blocked, its commands are held."""
+        for courier in tuple(self._couriers.get(device.uid, ())):
+            if device.blocked:
+                courier.hold()
+            else:
+                courier.release()
 
     async def deliver(
         self, subscription: Subscription, since: int | None, limit: int | None = None

@@ -11,7 +11,7 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Device, Entry, Event, Kind, message_seq, scoped
 from gatewayd.core.queries import Listing
 from gatewayd.core.timeline import Timeline
-from gatewayd.errors import NotFound
+from gatewayd.errors import Denied, NotFound
 
 
 class Notifications:
@@ -34,12 +34,16 @@ class Notifications:
     ) -> Deferred[Event]:
         """Record a notification; fires after it is on disk.
 
+        :param device: as the registry has it now.
         :param parameters: a JSON object, verbatim. :param stamp: the sender's time in ms; one
             later than the gateway's own is replaced by that.
         :param key: idempotency key, unique for the sender.
-        :raises Denied: (at once) the permission is missing. :raises Unavailable: :raises NotFound:
+        :raises Denied: (at once) the permission is missing; ``"blocked"``: the device is.
+        :raises Unavailable: :raises NotFound:
         """
         principal.require(Action.EVENT_SEND)
+        if device.blocked:
+            raise Denied("blocked")
         entry = Entry(
             device=device, kind=Kind.NOTIFICATION, name=name, body=parameters, stamp=stamp,
             key=scoped(key, device, Kind.NOTIFICATION), epoch=epoch,

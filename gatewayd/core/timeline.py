@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from gatewayd.core.access import UNLIMITED, Scope
 from gatewayd.core.fanout import Fanout
 from gatewayd.core.interfaces import Log
-from gatewayd.core.model import LEAD, Entry, Event
+from gatewayd.core.model import LEAD, Entry, Event, Kind
 from gatewayd.core.queries import Filter, Page, Replay
 
 #: How much may arrive live during one read of the log before the log is read once more instead.
@@ -54,9 +54,12 @@ class Subscription:
 
     Until it is live, what is published waits in a short tail; when that overflows, the log is read
     again instead. An event's position tells whether the reader has had it.
+
+    :ivar ended: called when it is closed.
     """
 
     log = Logger()
+    ended: Callable[[], None] | None = None
 
     def __init__(self, timeline: Timeline, wanted: Filter, follower: Follower, sink: Sink) -> None:
         self.filter = wanted
@@ -93,6 +96,8 @@ class Subscription:
             self.closed = True
             self._tail.clear()
             self._timeline.forget(self)
+            if self.ended is not None:
+                self.ended()
 
     def go_live(self) -> None:
         """Deliver what comes from now on."""
@@ -102,7 +107,7 @@ class Subscription:
         """Deliver events that come before the log; then wait until the sink takes more."""
         for event in events:
             self._handed.add(event.position)
-            self._send(event)
+            self.send(event)
         if not self._sink.writable:
             await self._sink.when_writable()
 
@@ -173,15 +178,20 @@ class Subscription:
         if event.position > self._position:
             self._position = event.position
             if event.position not in self._handed:
-                self._send(event)
+                self.send(event)
             elif event.position == max(self._handed):
                 self._handed.clear()
 
-    def _send(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
+        """Deliver an event that may have waited: not out of scope, not an expired command."""
         # The scope is the one of now: who loses a network loses its events at once.
         scope = self._follower.scope
-        if not self.closed and (
-            scope.reaches(event.network, event.type) and scope.stream in (None, event.stream)
+        command = event.command
+        if (
+            not self.closed
+            and scope.reaches(event.network, event.type)
+            and scope.stream in (None, event.stream)
+            and (command is None or command.lifetime is None or not self._timeline.expired(event))
         ):
             try:
                 self._sink.deliver(event)
@@ -228,6 +238,11 @@ class Timeline:
         """
         wall = self.wall()
         return max(wall - 1, self._latest, min(self._store.opened_at[1], wall + LEAD))
+
+    def expired(self, event: Event) -> bool:
+        """Whether an event is a command whose lifetime is over: nobody gets it any more."""
+        command = event.command
+        return command is not None and event.kind is Kind.COMMAND and command.expired(self.wall())
 
     def append(self, entry: Entry) -> Deferred[Event]:
         """Append an entry; fires after it is on disk. See :meth:`Log.append`."""
@@ -293,7 +308,8 @@ class Timeline:
             self._position = event.position
             # A device that floods runs ahead alone; the gateway's time does not follow it.
             self._latest = max(self._latest, min(event.ts, lead))
-            room -= self._fanout.publish(event)
+            if event.command is None or not self.expired(event):
+                room -= self._fanout.publish(event)
         if waiting:
             self._publishing = True
             self._later(self._publish)

@@ -21,6 +21,15 @@ LOGIN_LENGTH = (3, 128)
 PASSWORD_LENGTH = (6, 128)
 
 
+def check_login(login: str) -> None:
+    """Check that a user may be called that. :raises Invalid:"""
+    low, high = LOGIN_LENGTH
+    if not low <= len(login) <= high:
+        raise Invalid("user", "login", login, "length")
+    if not _LOGIN.fullmatch(login):
+        raise Invalid("user", "login", login, "characters")
+
+
 class UserChange(msgspec.Struct, frozen=True, kw_only=True):
     """What is to become of a user; None leaves a field as it is."""
 
@@ -225,15 +234,25 @@ class Users:
                 await self._save(msgspec.structs.replace(user, **fields))
 
     async def count_attempt(self, user_id: int, most: int) -> User | None:
-        """Count a wrong password; at ``most`` of them the user is locked and the count reset."""
+        """Count a wrong password; at ``most`` of them the user is locked and the count reset.
+
+        :return: the user, or None: there is no active one, and nothing was counted.
+        """
         async with self._locks.hold(user_id):
             user = await self._store.user(user_id)
-            if user is None:
+            if user is None or user.status is not Status.ACTIVE:
                 return None
             if user.attempts + 1 >= most:
                 locked = msgspec.structs.replace(user, attempts=0, status=Status.LOCKED)
                 return await self._save(locked)
             return await self._save(msgspec.structs.replace(user, attempts=user.attempts + 1))
+
+    async def renew_hash(self, user_id: int, old: str, new: str) -> None:
+        """Replace the hash of a password by a better one, unless it was changed meanwhile."""
+        async with self._locks.hold(user_id):
+            user = await self._store.user(user_id)
+            if user is not None and user.password == old:
+                await self._save(msgspec.structs.replace(user, password=new))
 
     async def _existing(self, user_id: int) -> User:
         user = await self._registry.user(user_id)
@@ -258,11 +277,7 @@ class Users:
 
     def _check(self, change: UserChange) -> None:
         if change.login is not None:
-            low, high = LOGIN_LENGTH
-            if not low <= len(change.login) <= high:
-                raise Invalid("user", "login", change.login, "length")
-            if not _LOGIN.fullmatch(change.login):
-                raise Invalid("user", "login", change.login, "characters")
+            check_login(change.login)
         for field, value, highest in (("role", change.role, 1), ("status", change.status, 2)):
             if value is not None and not 0 <= value <= highest:
                 raise Invalid("user", field, value, "maximum" if value > 0 else "minimum")

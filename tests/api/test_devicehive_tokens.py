@@ -336,8 +336,27 @@ async def test_wrong_passwords(daemon: Daemon) -> None:
     assert (await ok(admin, "user/get", userId=user))["user"]["status"] == 1
     await ok(admin, "user/update", userId=user, user={"status": 0})
     await ok(socket, "token", login="cli", password="cli_#911")
-    error = await fails(socket, "token", login="nobody", password="x")
-    assert error == (401, "User with login = nobody not found or bad password")
+
+
+@pytest_twisted.ensureDeferred
+async def test_logins_reveal_nothing(daemon: Daemon) -> None:
+    """Who has not the right password gets one answer, whether there is such a user or not."""
+    admin = await daemon.login()
+    user = await make_client(admin, "cli", 1)
+    socket = await daemon.connect()
+    legacy = await daemon.connect("/client")
+    inactive = (401, "User is locked or disabled")
+    for status in (0, 1, 2):
+        await ok(admin, "user/update", userId=user, user={"status": status})
+        for name, password in (("cli", "wrong"), ("nobody", "wrong"), ("nobody", "cli_#911")):
+            for asked, action in ((socket, "token"), (legacy, "authenticate")):
+                assert await fails(asked, action, login=name, password=password) == INVALID
+        for asked, action in ((socket, "token"), (legacy, "authenticate")):
+            reply = await asked.ask(action, login="cli", password="cli_#911")
+            if status:
+                assert (reply["code"], reply["error"]) == inactive
+            else:
+                assert reply["status"] == "success"
 
 
 @pytest_twisted.ensureDeferred

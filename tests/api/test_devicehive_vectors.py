@@ -20,6 +20,12 @@ FORMS = {
     "<tok>": re.compile(r"[\w-]+\.[\w-]+\.[\w-]+"),
     "<url>": re.compile(r"https?://[^/]+(/.*)?"),
 }
+#: Vectors that show a defect of the Java server, by number, and the error expected instead.
+DEVIATIONS = {
+    # Its answer tells an unknown login from a wrong password: whoever asks learns who has an
+    # account. Both get the same answer here.
+    121: "Invalid credentials",
+}
 TYPES = [("Cameras", "c"), ("Lightning", "l"), ("Door Locks", "d"), ("Thermostats", "t"),
          ("Entertainment", "e"), ("Cars", "c"), ("Cooking", "c")]  # fmt: skip
 
@@ -67,7 +73,7 @@ async def furnish(daemon: Daemon) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_vectors(daemon: Daemon) -> None:
-    """Every vector gets exactly the reply that the contract records."""
+    """Every vector gets exactly the reply that the contract records, or its better one."""
     await furnish(daemon)
     sockets = {"anonymous": await daemon.connect(), "admin": await daemon.login()}
     wrong = []
@@ -79,8 +85,12 @@ async def test_vectors(daemon: Daemon) -> None:
         reply = await socket.next()
         while "status" not in reply:  # a push to a subscription that an earlier vector made
             reply = await socket.next()
-        if not matches(vector["recv"], reply):
-            wrong.append((number, vector["send"], vector["recv"], reply))
+        expected = vector["recv"]
+        if number in DEVIATIONS:
+            assert expected["error"] != DEVIATIONS[number]
+            expected = {**expected, "error": DEVIATIONS[number]}
+        if not matches(expected, reply):
+            wrong.append((number, vector["send"], expected, reply))
     assert len(VECTORS) == 206
     assert not wrong, "\n".join(
         f"{number}: {send}\n  want {want}\n  got  {got}" for number, send, want, got in wrong

@@ -108,6 +108,10 @@ class Threads:
     def release(self) -> None:
         """Run what was held, and from now on everything at once."""
         self.holding = False
+        self.step()
+
+    def step(self) -> None:
+        """Run what was held."""
         held, self._held = self._held, []
         for done, function, arguments in held:
             execute(function, *arguments).chainDeferred(done)

@@ -75,7 +75,7 @@ def test_action_sets() -> None:
     ("grant", "expected"),
     [
         (EVERYTHING, None),
-        (Grant(), None),
+        (Grant(), some()),
         (Grant(networks=some(1, 9)), some(1, 9)),
         (Grant(networks=some()), some()),
         (Grant(networks=some(1), all_networks=True), None),
@@ -90,7 +90,7 @@ def test_admin_networks(grant: Grant, expected: frozenset[int] | None) -> None:
     ("grant", "expected"),
     [
         (EVERYTHING, some(1, 2)),
-        (Grant(), some(1, 2)),
+        (Grant(), some()),
         (Grant(networks=some(2, 3)), some(2)),
         (Grant(networks=some()), some()),
         (Grant(networks=some(3), all_networks=True), some(1, 2)),
@@ -99,6 +99,23 @@ def test_admin_networks(grant: Grant, expected: frozenset[int] | None) -> None:
 def test_client_networks(grant: Grant, expected: frozenset[int]) -> None:
     """A client reaches the networks that it has and its credential names."""
     assert Principal(ALL_ACTIONS, grant, user(1, 2)).scope.networks == expected
+
+
+@pytest.mark.parametrize(
+    ("role", "grant", "expected"),
+    [
+        (Role.CLIENT, EVERYTHING, some(1, 2)),
+        (Role.CLIENT, Grant(), some(1, 2)),
+        (Role.CLIENT, Grant(networks=some(2, 3)), some(2)),
+        (Role.CLIENT, Grant(networks=some()), some()),
+        (Role.ADMIN, Grant(), None),
+        (Role.ADMIN, Grant(networks=some(9)), some(9)),
+    ],
+)
+def test_home(role: Role, grant: Grant, expected: frozenset[int] | None) -> None:
+    """A credential that says nothing of networks registers devices in those of its user."""
+    home = Principal(ALL_ACTIONS, grant, user(1, 2, role=role)).home
+    assert (home.networks, home.types) == (expected, None)
 
 
 @pytest.mark.parametrize("role", Role)
@@ -112,10 +129,10 @@ def test_all_types_user(role: Role, grant: Grant) -> None:
     ("role", "grant", "expected"),
     [
         (Role.CLIENT, EVERYTHING, some(1, 2)),
-        (Role.CLIENT, Grant(), some(1, 2)),
+        (Role.CLIENT, Grant(), some()),
         (Role.CLIENT, Grant(types=some(2, 3)), some(2)),
         (Role.ADMIN, EVERYTHING, None),
-        (Role.ADMIN, Grant(), some(1, 2)),
+        (Role.ADMIN, Grant(), some()),
         (Role.ADMIN, Grant(types=some(3)), some(3)),
     ],
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
 
 from gatewayd.core.access import (
     ALL_ACTIONS,
@@ -15,23 +13,12 @@ from gatewayd.core.access import (
     Principal,
 )
 from gatewayd.core.authentication import TokenRequest
-from gatewayd.core.configuration import LAST_LOGIN_TIMEOUT, MAX_ATTEMPTS
 from gatewayd.core.gateway import Core
-from gatewayd.core.model import GroupKind, Status, User
+from gatewayd.core.model import GroupKind
 from gatewayd.core.tokens import Claims
 from gatewayd.core.users import UserChange
-from gatewayd.errors import Denied, NotFound, Unauthenticated
-from tests.core.bench import ADMIN, PASSWORD, START, Bench, bounded, refused, together
-
-WRONG = "not the password"
-
-
-async def stored(bench: Bench, user: User) -> User:
-    """Return a user as it is stored once everything in the background has ended."""
-    await bench.settle()
-    found = await bench.store.user(user.id)
-    assert found is not None
-    return found
+from gatewayd.errors import Denied, NotFound
+from tests.core.bench import ADMIN, PASSWORD, START, Bench, bounded, refused
 
 
 def number_of(principal: Principal) -> int:
@@ -63,135 +50,6 @@ async def test_login_client(bench: Bench, core: Core) -> None:
     await core.users.assign(bench.admin, GroupKind.DEVICE_TYPE, user.id, bench.type, True)
     claims = bench.tokens.verify((await core.authentication.login("client", PASSWORD))[0])
     assert claims.dt == [str(bench.type)]
-
-
-@bounded
-async def test_login_refused(bench: Bench, core: Core) -> None:
-    """A login is refused for an unknown user, a wrong password and a user who may not act."""
-    login = core.authentication.login
-    assert await refused(login("nobody", PASSWORD)) == "unknown login"
-    assert await refused(login(ADMIN, WRONG)) == "password"
-    assert await refused(login(ADMIN.upper(), PASSWORD)) == "unknown login"
-    user = await bench.user()
-    for status in (Status.LOCKED, Status.DISABLED):
-        await core.users.update(bench.admin, user.id, UserChange(status=int(status)))
-        assert await refused(login("client", PASSWORD)) == "inactive"
-
-
-@bounded
-async def test_unknown_login_costs_as_much(bench: Bench, core: Core) -> None:
-    """For an unknown login as much is computed as for a wrong password."""
-    for login in (ADMIN, "nobody"):
-        bench.threads.calls.clear()
-        await refused(core.authentication.by_password(login, WRONG))
-        assert len(bench.threads.calls) == 1
-
-
-@pytest.mark.parametrize("login", [ADMIN, "nobody"])
-@bounded
-async def test_password_that_is_no_text(bench: Bench, core: Core, login: str) -> None:
-    """A password that cannot be encoded is a wrong one, for a known and an unknown login."""
-    await refused(core.authentication.by_password(login, "\ud800"))
-
-
-@bounded
-async def test_by_password(bench: Bench, core: Core) -> None:
-    """With a password one may do everything that the role allows."""
-    client = await bench.client(bench.network)
-    assert client.actions == CLIENT_ACTIONS
-    assert client.scope.networks == frozenset({bench.network})
-    admin = await core.authentication.by_password(ADMIN, PASSWORD)
-    assert (admin.actions, admin.is_admin) == (ALL_ACTIONS, True)
-
-
-@pytest.mark.parametrize("how", ["locked", "deleted", "moved"])
-@bounded
-async def test_changed_while_password_is_verified(bench: Bench, core: Core, how: str) -> None:
-    """A user who changes while its password is verified is not let in as it was before."""
-    user = await bench.user("client", bench.network)
-    bench.threads.holding = True
-    entering = Deferred.fromCoroutine(core.authentication.by_password("client", PASSWORD))
-    await bench.settle()
-    assert bench.threads.held == 1
-    if how == "locked":
-        await core.users.update(bench.admin, user.id, UserChange(status=int(Status.LOCKED)))
-    elif how == "deleted":
-        await core.users.delete(bench.admin, user.id)
-    else:
-        await core.users.assign(bench.admin, GroupKind.NETWORK, user.id, bench.network, False)
-    bench.threads.release()
-    with capturedLogs():
-        try:
-            principal = await entering
-        except Unauthenticated:
-            return
-        await bench.settle()
-    assert principal.scope.networks == frozenset()
-
-
-@bounded
-async def test_wrong_passwords_lock(bench: Bench, core: Core) -> None:
-    """Ten wrong passwords in a row lock a user, which is logged, also when they come at once."""
-    user = await bench.user()
-    login = core.authentication.login
-    for _ in range(9):
-        assert await refused(login("client", WRONG)) == "password"
-    await login("client", PASSWORD)
-    assert (await stored(bench, user)).attempts == 0
-    with capturedLogs() as logged:
-        await together(Deferred.fromCoroutine(refused(login("client", WRONG))) for _ in range(10))
-    assert [entry["n"] for entry in logged] == [10]
-    assert (await stored(bench, user)).status is Status.LOCKED
-    assert await refused(login("client", PASSWORD)) == "inactive"
-
-
-@bounded
-async def test_guesses_at_once(bench: Bench, core: Core) -> None:
-    """Who guesses many passwords at once gets no more guesses than one after the other."""
-    await bench.user()
-    bench.threads.holding = True
-    for _ in range(10):
-        guess = Deferred.fromCoroutine(core.authentication.login("client", WRONG))
-        guess.addErrback(lambda failure: None)
-    last = Deferred.fromCoroutine(core.authentication.login("client", PASSWORD))
-    await bench.settle()
-    with capturedLogs():
-        bench.threads.release()
-        assert await refused(last) == "inactive"
-
-
-@bounded
-async def test_most_attempts_are_configured(bench: Bench, core: Core) -> None:
-    """An administrator says how many wrong passwords lock; what is no number is the default."""
-    user = await bench.user()
-    await core.configuration.put(bench.admin, MAX_ATTEMPTS, "many")
-    await refused(core.authentication.login("client", WRONG))
-    assert (await stored(bench, user)).attempts == 1
-    await core.configuration.put(bench.admin, MAX_ATTEMPTS, "2")
-    with capturedLogs():
-        await refused(core.authentication.login("client", WRONG))
-    assert (await stored(bench, user)).status is Status.LOCKED
-
-
-@bounded
-async def test_last_login(bench: Bench, core: Core) -> None:
-    """A login is recorded with its time, unless the last one was a moment ago."""
-    user = await bench.user()
-    access, refresh = await core.authentication.login("client", PASSWORD)
-    assert (await stored(bench, user)).last_login == START
-    bench.clock.now = START + 1000
-    await core.authentication.by_token(access)
-    assert (await stored(bench, user)).last_login == START
-    bench.clock.now = START + 1001
-    await core.authentication.by_token(access)
-    assert (await stored(bench, user)).last_login == START + 1001
-    await core.configuration.put(bench.admin, LAST_LOGIN_TIMEOUT, "5000")
-    bench.clock.now = START + 6001
-    await core.authentication.refresh(refresh)
-    assert (await stored(bench, user)).last_login == START + 1001
-    bench.clock.now += 1
-    await core.authentication.refresh(refresh)
-    assert (await stored(bench, user)).last_login == START + 6002
 
 
 @bounded

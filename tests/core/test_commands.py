@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from gatewayd.core.access import Action, Principal
-from gatewayd.core.commands import Commands, Courier
 from gatewayd.core.gateway import Core
-from gatewayd.core.model import CommandDraft, Device, Event, Kind
+from gatewayd.core.model import CommandDraft, Kind
 from gatewayd.core.queries import Filter, Listing
-from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Denied, NotFound, Superseded, Unavailable
 from tests.core.bench import Bench, Recorder, bounded, together
-
-
-def insert(bench: Bench, device: Device, name: str = "go", **draft: object) -> Deferred[Event]:
-    """Record a command."""
-    wanted = CommandDraft(**draft)  # type: ignore[arg-type]
-    return bench.core.commands.insert(bench.admin, device, name, wanted)
-
-
-class Attached:
-    """A socket of a device that takes its commands."""
-
-    def __init__(self, bench: Bench, device: Device, names: frozenset[str] | None = None) -> None:
-        self.sink = Recorder()
-        self.bench = bench
-        self.subscription: Subscription
-        self.courier: Courier
-        commands = bench.core.commands
-        self.subscription, self.courier = commands.attach(bench.admin, device, names, self.sink)
-
-    def begin(self, since: int | None = None, limit: int | None = None) -> Deferred[None]:
-        commands: Commands = self.bench.core.commands
-        return Deferred.fromCoroutine(commands.deliver(self.subscription, since, limit))
-
-    async def deliver(self, since: int | None = None, limit: int | None = None) -> list[str]:
-        """Deliver, wait until it is known how far that came, and return what arrived."""
-        await self.begin(since, limit)
-        await self.bench.settle()
-        return self.sink.names
-
-    async def confirm(self) -> None:
-        self.courier.pinging()
-        self.courier.ponged()
-        await self.bench.settle()
-
-
-async def attached(bench: Bench, device: Device) -> list[str]:
-    """Return what a new socket of a device gets; then it is closed without a confirmation."""
-    socket = Attached(bench, device)
-    names = await socket.deliver()
-    socket.subscription.close()
-    return names
+from tests.core.delivery import Attached, attached, insert
 
 
 @bounded
@@ -198,20 +155,6 @@ async def test_answered_is_not_delivered_again(bench: Bench, core: Core) -> None
     event = await insert(bench, device)
     await core.commands.update(bench.admin, device, event.id, "done", None)
     assert await attached(bench, device) == []
-
-
-@bounded
-async def test_lifetime(bench: Bench) -> None:
-    """A command is delivered until its lifetime is over, and not after that."""
-    device = await bench.device()
-    event = await insert(bench, device, "short", lifetime=60)
-    await insert(bench, device, "long", lifetime=61)
-    await insert(bench, device, "for ever")
-    bench.clock.now = event.ts + 59_999
-    assert await attached(bench, device) == ["short", "long", "for ever"]
-    bench.clock.now = event.ts + 60_000
-    assert await attached(bench, device) == ["long", "for ever"]
-    assert await Attached(bench, device).deliver(since=0) == ["long", "for ever"]
 
 
 @bounded

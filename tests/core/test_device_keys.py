@@ -6,8 +6,10 @@ import pytest
 
 from gatewayd.core.access import DEVICE_ACTIONS
 from gatewayd.core.gateway import Core
+from gatewayd.core.passwords import outdated
 from gatewayd.errors import NotFound
 from tests.core.bench import Bench, bounded, refused
+from tests.core.test_passwords import cheap_hash
 
 
 @bounded
@@ -40,3 +42,25 @@ async def test_device_key_is_hashed(bench: Bench, core: Core) -> None:
     assert await refused(core.authentication.by_device_key("D", "key")) == "invalid"
     with pytest.raises(NotFound):
         await core.authentication.set_device_key(device, "key")
+
+
+@bounded
+async def test_unknown_device_costs_as_much(bench: Bench, core: Core) -> None:
+    """A device without a key and an unknown one are refused alike."""
+    await bench.device()
+    for device_id in ("D", "unknown"):
+        bench.threads.calls.clear()
+        assert await refused(core.authentication.by_device_key(device_id, "key")) == "invalid"
+        assert bench.threads.calls == ["matches"]
+
+
+@bounded
+async def test_outdated_hash_is_renewed(bench: Bench, core: Core) -> None:
+    """A device that registers again with its key gets a hash as they are made today."""
+    authentication = core.authentication
+    device = await bench.device()
+    await bench.store.set_device_key(device.uid, cheap_hash("key"))
+    await authentication.by_device_key("D", "key")
+    await authentication.set_device_key(device, "key")
+    assert not outdated(await bench.store.device_key(device.uid) or "")
+    await authentication.by_device_key("D", "key")

@@ -1,0 +1,1 @@
+"""Moving what another server keeps into a gateway's store."""
