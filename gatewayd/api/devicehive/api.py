@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from gatewayd.api.devicehive import actions, origin
+from gatewayd.api.devicehive.conversation import Conversation
 from gatewayd.api.devicehive.legacy import ClientSession, DeviceSession
+from gatewayd.api.devicehive.proxy import PluginSession
 from gatewayd.api.devicehive.rest import Rest
 from gatewayd.api.devicehive.session import Greeting, Session
 from gatewayd.core.gateway import Core
+from gatewayd.core.model import Plugin
 from gatewayd.transport.websocket import (
     Refused,
     WebSocketFactory,
@@ -47,6 +51,8 @@ class DeviceHiveLimits:
 class DeviceHive:
     """DeviceHive's WebSocket and REST endpoints over one core."""
 
+    log = Logger()
+
     def __init__(
         self,
         core: Core,
@@ -60,7 +66,10 @@ class DeviceHive:
         self._last_subscription = 0
         self._rest = Rest(core, PREFIXES, limits.json_depth)
         self._rest_resource = self._rest.app.resource()
-        kinds = {"": Session, "/client": ClientSession, "/device": DeviceSession}
+        kinds: dict[str, type[Conversation]] = {
+            "": Session, "/client": ClientSession, "/device": DeviceSession,
+            origin.PROXY: PluginSession,
+        }  # fmt: skip
         self._factories = {
             name: WebSocketFactory(self._maker(kind), sockets, reactor)
             for name, kind in kinds.items()
@@ -73,10 +82,13 @@ class DeviceHive:
             f"{prefix}/websocket{name}": resource
             for prefix in PREFIXES
             for name, resource in resources.items()
+            if name != origin.PROXY
         }
-        self._sockets |= {name: resources[name] for name in ("/client", "/device")}
+        self._sockets |= {name: resources[name] for name in ("/client", "/device", origin.PROXY)}
+        self._unfinished: set[Deferred[None]] = set()
+        core.plugins.changed.append(self._plugin_changed)
 
-    def _maker(self, kind: type[Session]) -> Callable[[], Session]:
+    def _maker(self, kind: type[Conversation]) -> Callable[[], Conversation]:
         return lambda: kind(self)
 
     # Mount
@@ -119,6 +131,22 @@ class DeviceHive:
             raise Refused(401, error.body) from None
         return Greeting(rest_url, principal)
 
+    # Plugins
+
+    def finish(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Do what a connection that is gone leaves to do; stopping waits for it."""
+        done = Deferred.fromCoroutine(work)
+        self._unfinished.add(done)
+        done.addErrback(lambda failure: self.log.failure("a connection's end failed", failure))
+        done.addBoth(lambda _: self._unfinished.discard(done))
+
+    def _plugin_changed(self, plugin: Plugin, deleted: bool) -> None:
+        """Disconnect a plugin that is deleted."""
+        if deleted:
+            for session in tuple(self._factories[origin.PROXY].sessions):
+                if isinstance(session, PluginSession) and session.topic == plugin.topic:
+                    session.leave(1000, "the plugin is deleted")
+
     # Life
 
     def start(self) -> None:
@@ -132,14 +160,15 @@ class DeviceHive:
         :param timeout: seconds, for each of the two.
         """
         self.core.polls.release()
-        sessions: list[Session] = []
+        sessions: list[Conversation] = []
         for factory in self._factories.values():
             factory.draining = True
-            sessions += [each for each in factory.sessions if isinstance(each, Session)]
+            sessions += [each for each in factory.sessions if isinstance(each, Conversation)]
         settled = DeferredList([each.settle() for each in sessions if each.is_open])
         settled.addTimeout(timeout, self.reactor, onTimeoutCancel=lambda *_: None)
         await settled
         gone: list[Deferred[None]] = [f.shutdown(timeout) for f in self._factories.values()]
         await DeferredList(gone)
+        await DeferredList(list(self._unfinished))
         for factory in self._factories.values():
             factory.stop()

@@ -149,6 +149,10 @@ class Call:
         """Return where the other door is, for the server's description."""
         raise NotImplementedError
 
+    def proxy_url(self) -> str:
+        """Return where plugins connect; who asks on a socket is never told."""
+        raise NotImplementedError
+
     def epoch_for(self, device: Device) -> int | None:
         """Return the epoch in which the asker speaks for a device; None when it does not."""
         return None

@@ -15,6 +15,7 @@ from gatewayd.errors import (
 )
 
 INTERNAL = (500, "Internal server error")
+UNAUTHORIZED = "Unauthorized"
 MALFORMED = "Malformed Json received."
 
 
@@ -39,6 +40,7 @@ _NOT_FOUND = {
     "notification": "Requested notification not found",
     "configuration": "Requested config with name = {key} not found in the database",
     "subscription": "Subscription with id {key} was not found",
+    "plugin": "Plugin is not found",
     "user network": "Network with id {key[0]} for user with id {key[1]} was not found",
     "user device type": "Device type with id {key[0]} for user with id {key[1]} not found",
     "networks": "Networks with such networkIds wasn't found: {{{key}}}",
@@ -55,13 +57,24 @@ _DENIED = {
     "scope": "No access to any device type or network",
     "superseded": "A newer connection of this device has taken over",
     "blocked": "Device is blocked",
+    "plugin": "No access to plugin",
+    "plugin topic": "No permisions or invalid topic name",
+    "plugin creator": "User with id {key} is not a plugin creator",
 }
 _UNAUTHENTICATED = {
-    "missing": "Unauthorized",
+    "missing": UNAUTHORIZED,
     "invalid": "Invalid credentials",
     "password": "Invalid credentials",
     "expired": "Token expired",
     "inactive": "User is locked or disabled",
+}
+#: What is wrong with a plugin's token.
+_PLUGIN_TOKEN = {
+    "empty": "Token is empty",
+    "invalid": "Token is not valid",
+    "type": "Invalid token type",
+    "expired": "Token has expired",
+    "plugin": "Plugin is not found",
 }
 _DUPLICATE = {
     "network": "Network cannot be created. Network with such name already exists",
@@ -92,6 +105,13 @@ _INVALID = {
     ("user", "login", "characters"): (
         "Login can contain only lowercase or uppercase letters, numbers, "
         "and some special symbols (_@.)"
+    ),
+    ("plugin", "kinds", "required"): (
+        "Requested subscription is not valid. Please, set at least one 'return*' parameter to true."
+    ),
+    ("plugin", "status", "created"): "Cannot change status of existing plugin to Created.",
+    ("plugin", "filter", "active"): (
+        "Plugin's subscription filter can't be updated if plugin is ACTIVE"
     ),
     ("configuration", "name", "length"): (
         "Name cannot be empty. The name's length should not be more than 32 symbols."
@@ -139,7 +159,7 @@ def describe(error: BaseException) -> tuple[int, str] | None:
         case NotFound():
             return 404, _NOT_FOUND[error.kind].format(key=error.key)
         case Denied():
-            return 403, _DENIED.get(error.reason, "Access is denied")
+            return 403, _DENIED.get(error.reason, "Access is denied").format(key=error.key)
         case Superseded():
             return 403, _DENIED["superseded"]
         case Unauthenticated():
@@ -151,3 +171,10 @@ def describe(error: BaseException) -> tuple[int, str] | None:
         case Unavailable():
             return 503, "The request could not be stored; nothing was changed. Try again later."
     return None
+
+
+def describe_plugin(error: BaseException) -> tuple[int, str] | None:
+    """Return the code and text of an error where a plugin's token is judged."""
+    if isinstance(error, Unauthenticated) and error.reason in _PLUGIN_TOKEN:
+        return 401, _PLUGIN_TOKEN[error.reason]
+    return describe(error)

@@ -12,6 +12,8 @@ from gatewayd.core.access import Principal
 from gatewayd.core.authentication import Authentication
 from gatewayd.errors import Unauthenticated
 
+#: Where plugins connect.
+PROXY = "/plugin/proxy"
 _SCHEMES = {b"https": "https", b"wss": "https", b"http": "http", b"ws": "http"}
 
 
@@ -41,6 +43,11 @@ def websocket_url(request: IRequest) -> str:
     """Return where the WebSocket is for a client that made this REST request."""
     base = base_url(request).replace("http", "ws", 1)
     return f"{base}{prefix(request, 'rest')}/websocket"
+
+
+def proxy_url(request: IRequest) -> str:
+    """Return where plugins connect, for a client that made this REST request."""
+    return base_url(request).replace("http", "ws", 1) + PROXY
 
 
 class Rejected(Exception):

@@ -79,6 +79,10 @@ class RestCall(Call):
         """Return where the WebSocket is."""
         return {"webSocketServerUrl": origin.websocket_url(self.request)}
 
+    def proxy_url(self) -> str:
+        """Return where plugins connect."""
+        return origin.proxy_url(self.request)
+
 
 class Rest:
     """The REST endpoints, each under every prefix."""

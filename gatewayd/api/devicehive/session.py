@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.api.devicehive import errors, wire
 from gatewayd.api.devicehive.call import ROUTES, Call, Reply, Route, SocketCall
+from gatewayd.api.devicehive.conversation import Conversation
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields, Malformed
 from gatewayd.core.access import Principal
@@ -21,8 +21,6 @@ from gatewayd.core.model import Device, Event
 from gatewayd.core.presence import Attachment
 from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Unauthenticated
-from gatewayd.transport.lane import Lane
-from gatewayd.transport.websocket import WebSocketSession
 
 if TYPE_CHECKING:
     from gatewayd.api.devicehive.api import DeviceHive
@@ -88,49 +86,32 @@ class Subscribed:
         self.attachments: list[Attachment] = []
 
 
-class Session(WebSocketSession):
+class Session(Conversation):
     """A client or a device on ``/websocket``.
 
     :ivar default_device: what a request without deviceId means; on ``/device`` only.
-    :ivar ended: whether a close has begun, though a request may still run.
     """
 
     log = Logger()
     default_device: str | None = None
-    ended = False
 
     def __init__(self, api: DeviceHive) -> None:
-        super().__init__()
-        self.api = api
+        super().__init__(api)
         self.principal: Principal | None = None
         self.subscriptions: dict[int, Subscribed] = {}
-        self._patience: IDelayedCall | None = None
 
     def opened(self) -> None:
         """Begin; a token in the handshake has been verified already."""
-        self.lane = Lane(
-            self.send_text, self.api.limits.in_flight, self.pause_reading, self.resume_reading,
-            self._defect,
-        )  # fmt: skip
+        super().opened()
         greeting: Greeting = self.greeting
         self.rest_url = greeting.rest_url
-        if greeting.principal is None:
-            self._patience = self.api.reactor.callLater(
-                self.api.limits.authentication, self.close, 1008, "authentication timeout"
-            )
-        else:
+        if greeting.principal is not None:
             self.become(greeting.principal)
 
     def become(self, principal: Principal) -> None:
         """Act for a principal from now on."""
         self.principal = principal
         self.trust()
-
-    def trust(self) -> None:
-        """Know that somebody on this socket has authenticated; it may stay."""
-        patience, self._patience = self._patience, None
-        if patience is not None and patience.active():
-            patience.cancel()
 
     def text_received(self, payload: bytes) -> None:
         """Take a request; its reply leaves when those before it have left."""
@@ -187,7 +168,8 @@ class Session(WebSocketSession):
             action, request_id, code, wire.encode(text),
         )  # fmt: skip
 
-    def _defect(self, failure: Failure) -> bytes:
+    def defect(self, failure: Failure) -> bytes:
+        """Return the reply to a request that failed by our fault."""
         code, text = errors.INTERNAL
         return wire.encode({"code": code, "status": "error", "error": text})
 
@@ -260,26 +242,11 @@ class Session(WebSocketSession):
             for courier in subscribed.couriers:
                 courier.ponged()
 
-    def leave(self, code: int, reason: str) -> None:
-        """Close once the requests that were taken have their replies."""
-        self.settle().addCallback(lambda _: self.close(code, reason))
-
-    def settle(self) -> Deferred[None]:
-        """Fire when every request that was taken has its reply: shutdown waits for it."""
-        self.pause_reading()
-        return self.lane.when_idle()
-
     def closing(self) -> None:
         """End the subscriptions: nothing that they bring can be sent any more."""
-        self.ended = True
+        super().closing()
         for number in list(self.subscriptions):
             self.unsubscribe(number)
-
-    def closed(self) -> None:
-        """Leave nothing behind."""
-        self.closing()
-        self.lane.close()
-        self.trust()
 
 
 def _malformed() -> bytes:

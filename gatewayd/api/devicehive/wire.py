@@ -9,7 +9,17 @@ import msgspec
 
 from gatewayd.api.devicehive.timestamps import format_timestamp
 from gatewayd.core.devices import SPECIAL
-from gatewayd.core.model import Command, Device, Event, Group, Kind, Setting, User
+from gatewayd.core.model import (
+    Command,
+    Device,
+    Event,
+    Group,
+    Kind,
+    Plugin,
+    PluginFilter,
+    Setting,
+    User,
+)
 from gatewayd.transport.frames import text_header
 
 encode = msgspec.json.Encoder().encode
@@ -80,6 +90,45 @@ def setting(setting: Setting) -> dict[str, Any]:
     }
 
 
+#: How the filter of a plugin calls the kinds of messages, in the order in which it names them.
+_KINDS = {
+    Kind.COMMAND: "command",
+    Kind.COMMAND_UPDATE: "command_update",
+    Kind.NOTIFICATION: "notification",
+}
+
+
+def _some(members: Iterable[object] | None) -> str:
+    return "*" if members is None else ",".join(map(str, members))
+
+
+def _filter(wanted: PluginFilter) -> str:
+    kinds = wanted.kinds
+    parts = (
+        None if kinds is None else [name for kind, name in _KINDS.items() if kind in kinds],
+        None if wanted.networks is None else sorted(wanted.networks),
+        None if wanted.types is None else sorted(wanted.types),
+        None if wanted.device is None else [wanted.device],
+        None if wanted.names is None else sorted(wanted.names),
+    )
+    return "/".join(map(_some, parts))
+
+
+def plugin(plugin: Plugin) -> dict[str, Any]:
+    """Return a plugin."""
+    return {
+        "id": plugin.id,
+        "name": plugin.name,
+        "description": plugin.description,
+        "topicName": plugin.topic,
+        "filter": _filter(plugin.filter),
+        "status": plugin.status.name,
+        "subscriptionId": plugin.subscription,
+        "userId": plugin.user,
+        "parameters": _raw(plugin.parameters),
+    }
+
+
 def notification(event: Event) -> bytes:
     """Return a notification; announcements about a device show no network and no type."""
     special = event.name in SPECIAL
@@ -141,3 +190,31 @@ def push_start(event: Event, suffix: bytes) -> bytes:
     body = _PUSHES[event.kind] + shown
     start = event.memo[memo_key(suffix)] = text_header(len(body) + len(suffix)) + body
     return start
+
+
+#: The numbers of the messages that a plugin gets.
+_PLUGIN_ACTIONS = {Kind.NOTIFICATION: 10, Kind.COMMAND: 21, Kind.COMMAND_UPDATE: 23}
+
+
+def plugin_push(event: Event, subscription: int | None) -> bytes:
+    """Return the message that brings an event to a plugin; the event's part is made once."""
+    body: bytes | None = event.memo.get("devicehive plugin")
+    if body is None:
+        body = event.memo["devicehive plugin"] = _plugin_body(event)
+    number = b"null" if subscription is None else b'\\"%d\\"' % subscription
+    return b"".join((
+        b'{"t":"notif","s":0,"p":{"m":"{\\"b\\":', body,
+        b',\\"cId\\":', number, b',\\"l\\":false,\\"err\\":0,\\"fld\\":false}"}}',
+    ))  # fmt: skip
+
+
+def _plugin_body(event: Event) -> bytes:
+    """Return the event as JSON that stands inside a JSON string."""
+    action = _PLUGIN_ACTIONS[event.kind]
+    if event.command is None:
+        shown = b'{"a":%d,"notification":%b}' % (action, notification(event))
+    else:
+        updated = b"true" if event.command.changed else b"false"
+        whole = command(event.command)[:-1] + b',"isUpdated":' + updated + b"}"
+        shown = b'{"a":%d,"command":%b}' % (action, whole)
+    return encode(shown.decode())[1:-1]

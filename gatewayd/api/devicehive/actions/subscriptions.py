@@ -62,14 +62,16 @@ async def _subscribe(call: SocketCall, type_: str) -> Reply:
         kind = Kind.NOTIFICATION
     else:
         kind = Kind.COMMAND_UPDATE if wanted.updates else Kind.COMMAND
-    begin: list[Callable[[], None]] = []
-    if kind is Kind.COMMAND and found.devices:
-        for device in found.devices:
-            begin.append(_to_device(call, subscribed, push, device, wanted))
-    else:
-        for one in found.filters(frozenset({kind}), wanted.names):
-            begin.append(_follow(call, subscribed, push, one, wanted))
     session.subscriptions[number] = subscribed
+    try:
+        if kind is Kind.COMMAND and found.devices:
+            begin = [_to_device(call, subscribed, push, each, wanted) for each in found.devices]
+        else:
+            filters = found.filters(frozenset({kind}), wanted.names)
+            begin = [_follow(call, subscribed, push, each, wanted) for each in filters]
+    except Exception:
+        session.unsubscribe(number)  # one of several devices may be blocked
+        raise
 
     def start() -> None:
         for part in begin:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gatewayd.api.devicehive.call import Call, SocketCall, coroutine, route
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields, as_string
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.authentication import Authentication, TokenRequest
+from gatewayd.core.gateway import Core
 from gatewayd.core.tokens import ACTION_IDS, ANY, NONE
 from gatewayd.errors import Invalid, Unauthenticated
 
@@ -20,6 +19,13 @@ _NAMES = {
     "updatecurrentuser": 11, "manageuser": 12, "manageconfiguration": 13, "managenetwork": 14,
     "managetoken": 15, "manageplugin": 16, "getdevicetype": 17, "managedevicetype": 18,
 }  # fmt: skip
+
+
+_REFRESH = {
+    "type": "Invalid token type",
+    "expired": "Token has expired",
+    "plugin": "Plugin is not found",
+}
 
 
 @route("authenticate")
@@ -39,22 +45,28 @@ async def log_in(authentication: Authentication, fields: Fields) -> dict[str, st
     return {"accessToken": access, "refreshToken": refresh}
 
 
-async def refresh_token(authentication: Authentication, fields: Fields | None) -> dict[str, str]:
-    """Return a new access token. :raises Refused:"""
-    token = None if fields is None else fields.text("refreshToken")
+async def refresh_token(core: Core, fields: Fields) -> dict[str, str]:
+    """Return a new access token for a user's or a plugin's refresh token. :raises Refused:"""
+    token = fields.text("refreshToken")
     if token is None:
         raise Refused(400, "Missing or invalid payload in request")
     try:
-        return {"accessToken": await authentication.refresh(token)}
+        access = await core.plugins.refresh(token)
+        return {"accessToken": access or await core.authentication.refresh(token)}
     except Unauthenticated as error:
-        texts = {"type": "Invalid token type", "expired": "Token has expired"}
-        raise Refused(401, texts.get(error.reason, "Unauthorized")) from None
+        raise Refused(401, _REFRESH.get(error.reason, "Unauthorized")) from None
 
 
-def _action_ids(values: list[Any] | None) -> list[int] | None:
-    """Return action ids for names and numbers; unknown names are dropped."""
+def action_ids(fields: Fields, name: str) -> list[int] | None:
+    """Return the ids of a list of action names and ids; unknown ones are dropped.
+
+    :raises Refused: it is something else.
+    """
+    values = fields.value(name)
     if values is None:
         return None
+    if not isinstance(values, list):
+        raise Refused(400, "Actions list should contain only Strings or Integers")
     numbers = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | str):
@@ -68,10 +80,7 @@ def _action_ids(values: list[Any] | None) -> list[int] | None:
 
 def token_request(fields: Fields) -> TokenRequest:
     """Read what kind of token somebody wants. :raises Refused: :raises Invalid:"""
-    actions = fields.value("actions")
-    if actions is not None and not isinstance(actions, list):
-        raise Refused(400, "Actions list should contain only Strings or Integers")
-    ids = _action_ids(actions)
+    ids = action_ids(fields, "actions")
     user = fields.integer("userId")
     if user is None:
         raise Invalid("token", "userId", None, "required")
@@ -109,7 +118,7 @@ async def token(call: Call) -> bytes:
 @coroutine
 async def refresh(call: Call) -> bytes:
     """Renew an access token."""
-    return call.members(**await refresh_token(call.core.authentication, call.fields))
+    return call.members(**await refresh_token(call.core, call.fields))
 
 
 @route("token/create", Action.TOKEN_MANAGE)
