@@ -100,3 +100,22 @@ class Superseded(GatewayError):
 
 class Unavailable(GatewayError):
     """The store cannot take this now (disk full, too much in flight); nothing was kept."""
+
+
+class NoFreePort(GatewayError):
+    """Every port that links may use is taken."""
+
+
+class NoAddress(GatewayError):
+    """Nobody knows where the device is; the text says what is wrong, in the operator's words."""
+
+
+class TooMany(GatewayError):
+    """A quota is used up.
+
+    :ivar what: which: ``"device"``, ``"principal"`` or ``"gateway"``.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what

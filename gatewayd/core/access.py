@@ -30,6 +30,11 @@ class Action(StrEnum):
     CONFIGURATION_MANAGE = "configuration.manage"
     TOKEN_MANAGE = "token.manage"  # noqa: S105 - the name of a permission
     PLUGIN_MANAGE = "plugin.manage"
+    LINK_CREATE = "link.create"
+    LINK_READ = "link.read"
+    LINK_DELETE = "link.delete"
+    #: links that send to a UDP client at an address which is not the asker's own
+    LINK_ANY_SOURCE = "link.any-source"
 
 
 ALL_ACTIONS = frozenset(Action)
@@ -39,9 +44,14 @@ ADMIN_ACTIONS = frozenset(
         Action.CONFIGURATION_MANAGE,
         Action.NETWORK_MANAGE,
         Action.TYPE_MANAGE,
+        Action.LINK_CREATE,
+        Action.LINK_READ,
+        Action.LINK_DELETE,
+        Action.LINK_ANY_SOURCE,
     }
 )
-#: What a user with the client role gets at login.
+#: What a user with the client role gets at login; a link opens a network, so somebody has to grant
+#: that.
 CLIENT_ACTIONS = ALL_ACTIONS - ADMIN_ACTIONS
 #: What a device gets that proves to be itself.
 DEVICE_ACTIONS = frozenset(
@@ -187,6 +197,13 @@ class Principal:
             return self.scope
         networks = None if self.user.is_admin else self.user.networks
         return Scope(networks=networks, types=self.scope.types)
+
+    @property
+    def name(self) -> str:
+        """What it is called in records and quotas."""
+        if self.user is not None:
+            return f"user {self.user.id}"
+        return "nobody" if self.device is None else f"device {self.device.id}"
 
     @property
     def is_admin(self) -> bool:

@@ -40,6 +40,8 @@ class Kind(IntEnum):
     COMMAND_UPDATE = 3
     ATTACHED = 4
     DETACHED = 5
+    LINK_OPENED = 6
+    LINK_CLOSED = 7
 
 
 #: What applications and devices say to each other; the other kinds are the gateway's own notes.
@@ -194,7 +196,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     :ivar seq: the sequence number of its insertion in the device's timeline.
     :ivar ts: when the gateway took it, ms since the epoch.
     :ivar stamp: the time that it shows: the sender's, never later than ``ts``.
-    :ivar lifetime: seconds after ``ts`` in which it may be delivered; None for ever.
+    :ivar lifetime: seconds after ``ts`` in which it may be delivered; None or 0 for ever.
     :ivar changed: whether it was ever updated.
     """
 
@@ -220,8 +222,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         return message_id(self.stream, self.seq)
 
     def expired(self, now: int) -> bool:
-        """Whether its lifetime is over at ``now`` (ms); ``ts`` may run ahead of that."""
-        return self.lifetime is not None and self.ts + self.lifetime * 1000 <= max(now, self.ts)
+        """Whether its lifetime is over at ``now`` (ms)."""
+        return bool(self.lifetime) and self.ts + (self.lifetime or 0) * 1000 <= now
 
 
 class CommandDraft(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from gatewayd.core.access import Action, Principal
 from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Command, Device, Event, Kind, message_seq
 from gatewayd.core.queries import Filter
-from gatewayd.core.timeline import Subscription, Timeline
+from gatewayd.core.timeline import Timeline
 from gatewayd.errors import Unavailable
 
 #: An answer ends after so many events or bytes; who polls on from its last one misses nothing.
@@ -47,7 +47,8 @@ class Polls:
         """Return the events in the log that show a time after ``since``, else the next to come.
 
         :param wanted: what passes any of these, which share their kinds.
-        :param since: ms; None for now. :param limit: at most so many, the oldest; None for all.
+        :param since: ms; None for now.
+        :param limit: at most so many, those with the oldest times; None for all.
         :param wait: seconds; when they are over the list is empty.
         :raises Denied: the permission is missing. :raises Unavailable: the log cannot be read.
         """
@@ -57,20 +58,26 @@ class Polls:
             since = self._timeline.now()
         began = self._timeline.position
         shown = _updated if Kind.COMMAND_UPDATE in kinds else _stamp
-        # The time that an event shows may be long before it was recorded. Of the log only what
-        # shows a later time counts: the client polls on from there, and would get it for ever.
-        collector = _Collector(
-            lambda event: event.position > began or shown(event) > since, limit or _MOST_EVENTS
-        )
-        parts = [self._timeline.subscribe(each, principal, collector) for each in wanted]
-        collector.full = lambda: _close(parts)
+
+        def accepts(event: Event) -> bool:
+            # The time that an event shows may be long before it was recorded. Of the log only what
+            # shows a later time counts: the client polls on from there, and would get it for ever.
+            return event.position > began or shown(event) > since
+
+        collectors = [_Collector(accepts, len(wanted)) for _ in wanted]
+        parts = [
+            self._timeline.subscribe(each, principal, collector)
+            for each, collector in zip(wanted, collectors, strict=True)
+        ]
         try:
-            for part in parts:
+            for part, collector in zip(parts, collectors, strict=True):
+                collector.full = part.close
                 await _shielded(part.catch_up(since))
-            await self._first(collector, wait)
+            await self._first(collectors, wait)
         finally:
-            _close(parts)
-        return sorted(collector.events, key=shown)
+            for part in parts:
+                part.close()
+        return _oldest(collectors, shown)[:limit]
 
     async def answered(
         self, principal: Principal, device: Device, public_id: int, wait: float
@@ -82,9 +89,7 @@ class Polls:
         """
         principal.require(Action.COMMAND_READ)
         seq = message_seq(device.uid, public_id)
-        collector = _Collector(
-            lambda event: event.command is not None and event.command.seq == seq, 1
-        )
+        collector = _Collector(lambda event: event.command is not None and event.command.seq == seq)
         wanted = Filter(kinds=frozenset({Kind.COMMAND_UPDATE}), stream=device.uid)
         subscription = self._timeline.subscribe(wanted, principal, collector)
         try:
@@ -92,23 +97,25 @@ class Polls:
             if command is None or command.changed:
                 return command
             await _shielded(subscription.catch_up(None))
-            await self._first(collector, wait)
+            await self._first([collector], wait)
         finally:
             subscription.close()
         return collector.events[0].command if collector.events else None
 
-    async def _first(self, collector: _Collector, wait: float) -> None:
+    async def _first(self, collectors: Sequence[_Collector], wait: float) -> None:
         """Wait until there is an event, if there is none. :raises Unavailable: they were lost."""
-        if wait > 0 and not (collector.events or collector.lost or self._released):
+        settled = self._released or any(each.events or each.lost for each in collectors)
+        if wait > 0 and not settled:
             came: Deferred[None] = Deferred()
             self._waiting.add(came)
-            collector.came = came
+            for each in collectors:
+                each.came = came
             came.addTimeout(wait, self._clock, onTimeoutCancel=lambda *_: None)
             try:
                 await came
             finally:
                 self._waiting.discard(came)
-        if collector.lost:
+        if any(each.lost for each in collectors):
             raise Unavailable
 
     def release(self) -> None:
@@ -119,8 +126,9 @@ class Polls:
 
 
 class _Collector:
-    """The sink of a poll.
+    """The sink of a subscription of a poll.
 
+    :param share: into how many parts the room of an answer is divided.
     :ivar came: fires when there is an event or nothing more will come.
     :ivar full: is called when there is no room for another event.
     :ivar lost: whether events were lost on the way.
@@ -128,14 +136,19 @@ class _Collector:
 
     writable = True
 
-    def __init__(self, accepts: Callable[[Event], bool], most: int) -> None:
+    def __init__(self, accepts: Callable[[Event], bool], share: int = 1) -> None:
         self.events: list[Event] = []
         self.came: Deferred[None] | None = None
         self.full: Callable[[], None] = lambda: None
         self.lost = False
         self._accepts = accepts
-        self._events_left = min(most, _MOST_EVENTS)
-        self._bytes_left = _MOST_BYTES
+        self._events_left = _MOST_EVENTS // share
+        self._bytes_left = _MOST_BYTES // share
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more events may have come than it has."""
+        return self._events_left <= 0 or self._bytes_left <= 0
 
     def when_writable(self) -> Deferred[None]:
         """Fire at once: what does not fit is not waited for."""
@@ -150,7 +163,7 @@ class _Collector:
         self.events.append(event)
         self._events_left -= 1
         self._bytes_left -= event.size
-        if self._events_left <= 0 or self._bytes_left <= 0:
+        if self.is_full:
             self.full()
         _fire(self.came)
 
@@ -160,9 +173,18 @@ class _Collector:
         _fire(self.came)
 
 
-def _close(parts: Sequence[Subscription]) -> None:
-    for part in parts:
-        part.close()
+def _oldest(collectors: Sequence[_Collector], shown: Callable[[Event], int]) -> list[Event]:
+    """Return the events of several collectors in the order of their times.
+
+    Where one is full the answer ends, whatever the others have: what it had no room for may be
+    older, and the client, polling on from the end of the answer, would never get it.
+    """
+    events = sorted((event for each in collectors for event in each.events), key=shown)
+    ends = [max(map(shown, each.events)) for each in collectors if each.is_full and each.events]
+    if ends:
+        end = min(ends)
+        events = [event for event in events if shown(event) <= end]
+    return events
 
 
 def _fire(came: Deferred[None] | None) -> None:

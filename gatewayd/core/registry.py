@@ -26,6 +26,8 @@ class Registry:
         self._principals: dict[int, WeakSet[Principal]] = {}
         #: called with every device that was saved
         self.saved: list[Callable[[Device], None]] = []
+        #: called with the id of every user that was saved or deleted, when its principals know
+        self.followed: list[Callable[[int], None]] = []
 
     def cached_device(self, device_id: str) -> Device | None:
         """Return a device if it is at hand; None says nothing about whether it exists."""
@@ -57,12 +59,18 @@ class Registry:
         self._users.put(user.id, user)
         for principal in self._principals.get(user.id, ()):
             principal.follow(user if user.status is Status.ACTIVE else None)
+        self._tell(user.id)
 
     def drop_user(self, user_id: int) -> None:
         """Know that a user was deleted."""
         self._users.drop(user_id)
         for principal in self._principals.pop(user_id, ()):
             principal.follow(None)
+        self._tell(user_id)
+
+    def _tell(self, user_id: int) -> None:
+        for callback in self.followed:
+            callback(user_id)
 
     async def refollow(self) -> None:
         """Read users anew, and let every open principal follow its user.

@@ -191,7 +191,7 @@ class Subscription:
             not self.closed
             and scope.reaches(event.network, event.type)
             and scope.stream in (None, event.stream)
-            and (command is None or command.lifetime is None or not self._timeline.expired(event))
+            and (command is None or not command.lifetime or not self._timeline.expired(event))
         ):
             try:
                 self._sink.deliver(event)

@@ -36,6 +36,11 @@ ACTION_IDS = {
     16: Action.PLUGIN_MANAGE,
     17: Action.TYPE_READ,
     18: Action.TYPE_MANAGE,
+    # Not DeviceHive's: the actions of other APIs, in the same tokens.
+    101: Action.LINK_CREATE,
+    102: Action.LINK_READ,
+    103: Action.LINK_DELETE,
+    104: Action.LINK_ANY_SOURCE,
 }
 ANY = 0
 NONE = 1

@@ -96,7 +96,7 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
         where[:0] = ["e.stream = ?", "e.seq > ?", "e.network <> 0"]
         values[:0] = [replay.filter.stream, cursor]
         order = "e.seq"
-    where.append("(e.kind <> 2 OR c.lifetime IS NULL OR e.ts + c.lifetime * 1000 > max(?, e.ts))")
+    where.append("(e.kind <> 2 OR ifnull(c.lifetime, 0) = 0 OR e.ts + c.lifetime * 1000 > ?)")
     # A command whose row retention has dropped cannot be shown any more.
     where.append("(e.kind NOT IN (2, 3) OR c.seq IS NOT NULL)")
     values.append(replay.now)
@@ -220,7 +220,7 @@ def pending(db: sqlite3.Connection, query: Pending) -> list[Event]:
         "c.delivery < ?",
         "c.changed = 0",
         "c.ts <= ?",
-        "(c.lifetime IS NULL OR c.ts + c.lifetime * 1000 > max(?, c.ts))",
+        "(ifnull(c.lifetime, 0) = 0 OR c.ts + c.lifetime * 1000 > ?)",
     ]
     values: list[Any] = [
         query.stream,

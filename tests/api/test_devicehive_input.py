@@ -293,6 +293,10 @@ async def test_unknown_ids(daemon: Daemon) -> None:
         assert await fails(socket, f"network/{action}", networkId=99, network={}) == (404, network)
         error = await fails(socket, f"devicetype/{action}", deviceTypeId=99, deviceType={})
         assert error == (404, type_)
+    # Whether there is such a group is told before that the request says nothing of it.
+    assert await fails(socket, "network/update", networkId=99) == (404, network)
+    assert await fails(socket, "network/update", networkId=1) == (400, "Network is required")
+    assert await fails(socket, "devicetype/update", deviceTypeId=99) == (404, type_)
     for action in ("getNetwork", "assignNetwork", "unassignNetwork", "getDeviceType",
                    "getDeviceTypes", "assignDeviceType", "unassignDeviceType",
                    "allowAllDeviceTypes", "disallowAllDeviceTypes"):  # fmt: skip

@@ -293,20 +293,20 @@ async def test_confirmed_by_pong(daemon: Daemon) -> None:
 async def test_lifetime(daemon: Daemon) -> None:
     """A command whose lifetime is over is neither delivered nor replayed, but stays listed."""
     admin, listener = await start(daemon)
-    await command(admin, "dev", "gone", lifetime=0)
     await command(admin, "dev", "short", lifetime=1)
+    await command(admin, "dev", "unlimited", lifetime=0)
     await command(admin, "dev", "long", lifetime=1000)
     await command(admin, "dev", "always")
     over = daemon.core.wall() + 1100
     await until(lambda: daemon.core.wall() > over)
-    assert await waiting(daemon) == ["long", "always"]
-    names = ["gone", "short", "long", "always", "marker"]
+    assert await waiting(daemon) == ["unlimited", "long", "always"]
+    names = ["short", "unlimited", "long", "always", "marker"]
     await subscribe(listener, "command", timestamp=0, names=names)
     await command(admin, "dev", "marker")
-    assert await names_until(listener, "marker") == ["long", "always"]
+    assert await names_until(listener, "marker") == ["unlimited", "long", "always"]
     listed = (await ok(admin, "command/list", deviceId="dev"))["commands"]
     # Newest first: both markers and "always" have none.
-    assert [each["lifetime"] for each in listed] == [None, None, None, 1000, 1, 0]
+    assert [each["lifetime"] for each in listed] == [None, None, None, 1000, 0, 1]
 
 
 @pytest_twisted.ensureDeferred

@@ -23,8 +23,10 @@ from tests.api.scene import (
     ok,
     save_device,
     subscribe,
+    token,
     until,
 )
+from tests.api.web import request
 from tests.harness import PATIENCE, Daemon, Socket, make_settings, reactor
 
 
@@ -80,6 +82,20 @@ async def test_filters(daemon: Daemon, type_: str) -> None:
             got[numbers[push["subscriptionId"]]].append((body["deviceId"], body[type_]))
     for case, (fields, wanted) in enumerate(cases):
         assert got[case] == [said[index] for index in wanted], fields
+
+
+@pytest.mark.parametrize("type_", ["command", "notification"])
+@pytest_twisted.ensureDeferred
+async def test_empty_device_id(daemon: Daemon, type_: str) -> None:
+    """An empty device id asks for no device, certainly not for all of them; null does."""
+    socket = await daemon.login()
+    refused = (400, "Device id is wrong or empty")
+    assert await fails(socket, f"{type_}/subscribe", deviceId="", names=["x"]) == refused
+    assert (await ok(socket, "subscription/list"))["subscriptions"] == []
+    await ok(socket, f"{type_}/subscribe", deviceId=None)
+    path = f"/rest/device/{type_}/poll?deviceId=&waitTimeout=0"
+    answered = await request(daemon.port, "GET", path, Authorization=f"Bearer {token()}")
+    assert (answered.code, answered.json["message"]) == refused
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,4 @@
-"""A daemon for all tests of a module, an administrator and a client of it."""
+"""A daemon for all tests of a module, an administrator and a client of it, over each transport."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daem
     await daemon.end()
 
 
-@pytest.fixture(scope="module")
-def url(daemon: Daemon) -> str:
-    """Return where the daemon's WebSockets are."""
-    return f"ws://127.0.0.1:{daemon.port}/api/websocket"
+@pytest.fixture(scope="module", params=["websocket", "http"])
+def url(daemon: Daemon, request: pytest.FixtureRequest) -> str:
+    """Return where the daemon is; by the scheme the client picks its transport."""
+    scheme, path = {"websocket": ("ws", "websocket"), "http": ("http", "rest")}[request.param]
+    return f"{scheme}://127.0.0.1:{daemon.port}/api/{path}"
 
 
 @pytest_twisted.async_yield_fixture(scope="module")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -19,13 +20,19 @@ from twisted.internet.threads import deferToThread
 
 #: Seconds that anything may take before the test fails.
 PATIENCE = 15.0
-#: The client's loops sleep a microsecond by default; several of them would fill a processor.
-CALM = {
-    "transport_alive_sleep_time": 0.01,
-    "event_queue_sleep_time": 0.002,
-    "response_sleep_time": 0.002,
+_CALM = {
+    "ws": {"event_queue_sleep_time": 0.002, "response_sleep_time": 0.002},
+    "http": {"events_queue_sleep_time": 0.002},
 }
 _numbers = itertools.count(1)
+
+
+def calm(url: str) -> dict[str, float]:
+    """Return options for the transport of a url.
+
+    The client's loops sleep a microsecond by default; several of them would fill a processor.
+    """
+    return {"transport_alive_sleep_time": 0.01, **_CALM[urlsplit(url).scheme]}
 
 
 def unique(prefix: str) -> str:
@@ -91,7 +98,7 @@ class Connection:
         self._failure: Exception | None = None
         self._hive = DeviceHive(_Events, self)
         self._thread = threading.Thread(
-            target=self._run, args=(url, {**CALM, **credentials}), daemon=True
+            target=self._run, args=(url, {**calm(url), **credentials}), daemon=True
         )
         self._thread.start()
         assert self.opened.wait(PATIENCE), "not connected in time"
@@ -165,6 +172,11 @@ class Role:
     def is_admin(self) -> bool:
         """Whether it is the administrator."""
         return self.name == "admin"
+
+    @property
+    def polls(self) -> bool:
+        """Whether it speaks HTTP: then its subscriptions are threads that poll all the time."""
+        return self.url.startswith("http")
 
     def missing(self) -> int:
         """Return the code of what does not exist, or is not shown to this role."""

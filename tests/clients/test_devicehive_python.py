@@ -12,11 +12,12 @@ pytestmark = pytest.mark.process
 
 @in_thread
 def test_information(role: Role) -> None:
-    """The server tells its version, its time, and where REST is."""
+    """The server tells its version, its time, and where the other transport is."""
     info = role.api.get_info()
     assert info["api_version"]
     assert info["server_timestamp"]
-    assert info["rest_server_url"].startswith("http://127.0.0.1:")
+    scheme, name = ("ws", "websocket") if role.polls else ("http", "rest")
+    assert info[f"{name}_server_url"].startswith(f"{scheme}://127.0.0.1:")
     assert isinstance(role.api.get_cluster_info(), dict)
 
 

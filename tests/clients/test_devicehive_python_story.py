@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.clients.official import connected, unique
+from tests.clients.official import calm, connected, unique
 from tests.harness import ADMIN, PASSWORD
 
 if TYPE_CHECKING:
@@ -25,15 +25,14 @@ _SINGLE_CALLS = """
 import json, sys
 from devicehive import DeviceHiveApi
 
-url, login, password, device_id = sys.argv[1:]
-options = {"transport_alive_sleep_time": 0.01, "response_sleep_time": 0.002}
-api = DeviceHiveApi(url, login=login, password=password, **options)
-device = api.put_device(device_id, name="single")
+url, login, password, device_id, options = sys.argv[1:]
+api = DeviceHiveApi(url, login=login, password=password, **json.loads(options))
+device = api.put_device(device_id, name=device_id)
 device.send_notification("opened", {"wide": True})
 [opened] = api.list_notifications(device_id, notification="opened")
 print(json.dumps({
     "login": api.get_current_user().login,
-    "devices": [each.id for each in api.list_devices(name="single")],
+    "devices": [each.id for each in api.list_devices(name=device_id)],
     "opened": opened.parameters,
 }))
 """
@@ -132,7 +131,8 @@ async def test_a_call_at_a_time(daemon: Daemon, url: str, role: str) -> None:
     from tests.process.daemon import Process
 
     account = await deferToThread(prepare, url, role)
-    arguments = [url, account.login, account.password, account.device]
+    options = json.dumps(calm(url))
+    arguments = [url, account.login, account.password, account.device, options]
     process = Process([sys.executable, "-c", _SINGLE_CALLS, *arguments], daemon.home, {})
     daemon.others.append(process)
     assert await process.ended() == 0, process.output

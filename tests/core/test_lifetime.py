@@ -37,28 +37,29 @@ async def test_lifetime(bench: Bench) -> None:
 @pytest.mark.parametrize("ahead", [True, False])
 @bounded
 async def test_no_lifetime_at_all(bench: Bench, sink: Recorder, ahead: bool) -> None:
-    """A lifetime of 0 is over at once: live, waiting and in the log, for devices and observers."""
+    """A lifetime of 0 is no limit, as the JavaScript client means it."""
     device = await bench.device()
     socket = Attached(bench, device)
     await socket.deliver()
     observe(bench, sink).go_live()
     # When much is written in one millisecond, the times of events run ahead of the clock.
     bench.clock.now += -5000 if ahead else 5000
-    event = await insert(bench, device, "never", lifetime=0)
+    event = await insert(bench, device, "always", lifetime=0)
     await insert(bench, device, "soon", lifetime=1)
     assert (event.ts > bench.clock.now) is ahead
     await bench.settle()
-    assert socket.sink.names == sink.names == ["soon"]
+    assert socket.sink.names == sink.names == ["always", "soon"]
     socket.subscription.close()
-    assert await attached(bench, device) == ["soon"]
-    assert await Attached(bench, device).deliver(since=START - 10_000) == ["soon"]
+    bench.clock.now = event.ts + 60_000
+    assert await attached(bench, device) == ["always"]
+    assert await Attached(bench, device).deliver(since=START - 10_000) == ["always"]
     replayed = Recorder()
     await observe(bench, replayed).catch_up(0)
-    assert replayed.names == ["soon"]
+    assert replayed.names == ["always"]
     pending = Pending(stream=device.uid, now=bench.clock.now, until=event.ts + 10, pushed=True)
     waiting = await bench.store.pending(pending)
     logged = [each for each in await bench.replay(device) if each.kind is Kind.COMMAND]
-    assert [each.name for each in waiting] == [each.name for each in logged] == ["soon"]
+    assert [each.name for each in waiting] == [each.name for each in logged] == ["always"]
 
 
 @bounded
@@ -122,7 +123,9 @@ async def test_expired_is_there(bench: Bench, core: Core, sink: Recorder) -> Non
     device = await bench.device()
     wanted = Filter(kinds=frozenset({Kind.COMMAND_UPDATE}), stream=device.uid)
     core.timeline.subscribe(wanted, bench.admin, sink).go_live()
-    event = await insert(bench, device, "short", lifetime=0)
+    event = await insert(bench, device, "short", lifetime=1)
+    await bench.settle()
+    bench.clock.now += 1001
     command = await core.commands.get(bench.admin, device, event.id)
     assert command == event.command
     listing = Listing(stream=device.uid, kind=Kind.COMMAND)

@@ -169,6 +169,16 @@ class Call:
         """Return the device that the request names, on /device the socket's own by default."""
         return self.fields.text("deviceId") or self.default_device
 
+    def chosen_id(self) -> str | None:
+        """Return the device that a request is limited to; one that names none means all.
+
+        :raises Refused: 400: the name is empty, which is no way to ask for all.
+        """
+        device_id = self.device_id()
+        if device_id is None and self.fields.string("deviceId") is not None:
+            raise Refused(400, "Device id is wrong or empty")
+        return device_id
+
     async def target(self, device_id: str | None) -> Device | None:
         """Return the device of a request, None when none is named or none is there.
 

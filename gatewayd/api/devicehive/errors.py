@@ -117,8 +117,14 @@ _INVALID = {
         "Name cannot be empty. The name's length should not be more than 32 symbols."
     ),
 }
-#: Texts inside DeviceHive's validation message, by field and rule.
-_RULES = {
+#: Texts inside DeviceHive's validation message, by field and rule, some for one entity alone.
+_RULES: dict[tuple[str, ...], str] = {
+    ("plugin", "name", "length"): "The length of {field} should be from 3 to 128 symbols.",
+    ("plugin", "name", "characters"): "The {field} can only contain letters, digits and _@.-",
+    ("plugin", "description", "length"): "The length of {field} should be from 3 to 128 symbols.",
+    ("plugin", "description", "characters"): (
+        "The {field} can only contain letters, digits, spaces and _@.-"
+    ),
     ("userId", "required"): "must not be null",
     ("name", "length"): _LENGTH_128,
     ("value", "length"): _LENGTH_128,
@@ -138,7 +144,8 @@ def _invalid(error: Invalid) -> str:
     text = _INVALID.get((error.entity, error.field, error.rule))
     if text is not None:
         return text
-    text = _RULES.get((error.field, error.rule))
+    rule = (error.field, error.rule)
+    text = _RULES.get((error.entity, *rule)) or _RULES.get(rule)
     if text is None:
         if error.rule != "required":
             return "Invalid request parameters"

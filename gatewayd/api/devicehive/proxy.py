@@ -72,8 +72,8 @@ class PluginSession(Conversation):
     async def _answer(self, payload: bytes) -> bytes:
         try:
             batch = _batch(payload)
-        except Malformed:
-            return _frame(None, None, None, 1, {"m": errors.MALFORMED})
+        except (Malformed, Refused) as error:
+            return _frame(None, None, None, 1, {"m": self._described(error)})
         if batch is not None:
             return wire.array([await self._answer_one(each) for each in batch])
         return await self._answer_one(payload)
@@ -117,7 +117,7 @@ class PluginSession(Conversation):
                 return _echo(payload)
             case "topic", "list":
                 return {"t": [self._authenticated()]}
-        raise Refused(400, f"Unknown type or action: {type_}/{action}")
+        raise Refused(400, f"Unknown type or action: {type_ or ''}/{action or ''}")
 
     async def _authenticate(self, token: str) -> dict[str, Any]:
         """Speak for a plugin, which becomes active."""
@@ -134,12 +134,15 @@ class PluginSession(Conversation):
         return {"tpc": plugin.topic, "e": format_timestamp(claims.e), "t": claims.t}
 
     async def _subscribe(self, payload: Fields) -> dict[str, Any]:
-        """Begin to deliver; with a timestamp (extension) what the log has after it comes first."""
-        topic = self._own(payload)
-        if self._feed is None or self._feed.closed:
+        """Begin to deliver; with a timestamp (extension) what the log has after it comes first.
+
+        Who has subscribed and names a timestamp begins anew.
+        """
+        topic, since = self._own(payload), payload.timestamp("timestamp")
+        if self._feed is None or self._feed.closed or since is not None:
             delivery = _Delivery(self)
-            since = payload.timestamp("timestamp")
             feed = await self.api.core.plugins.subscribe(topic, delivery, since)
+            self._unsubscribe()
             delivery.feed = self._feed = feed
             if self.ended:
                 feed.close()
@@ -186,7 +189,10 @@ class PluginSession(Conversation):
 
 
 def _batch(payload: bytes) -> list[msgspec.Raw] | None:
-    """Return the members of a list, None for anything else. :raises Malformed: too many."""
+    """Return the members of a list, None for anything else.
+
+    :raises Malformed: it is no JSON. :raises Refused: 400: it is too long.
+    """
     if not payload.lstrip().startswith(b"["):
         return None
     try:
@@ -194,7 +200,7 @@ def _batch(payload: bytes) -> list[msgspec.Raw] | None:
     except (msgspec.MsgspecError, RecursionError):
         raise Malformed from None
     if len(members) > _LONGEST_BATCH:
-        raise Malformed
+        raise Refused(400, f"A batch may have at most {_LONGEST_BATCH} frames")
     return members
 
 

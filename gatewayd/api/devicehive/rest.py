@@ -133,7 +133,8 @@ class Rest:
     def _fields(self, endpoint: Endpoint, request: Any, segments: dict[str, str]) -> Fields:
         """Return what the request says. :raises Malformed: :raises HTTPException:"""
         members = query_members(request)
-        members.update((name, msgspec.Raw(encode(value))) for name, value in segments.items())
+        named = {name: msgspec.Raw(encode(value)) for name, value in segments.items()}
+        members.update(named)
         key = request.getHeader("Idempotency-Key")
         if key is not None:
             members["idempotencyKey"] = msgspec.Raw(encode(key))
@@ -142,7 +143,8 @@ class Rest:
         body = _body(request) or _absent(endpoint)
         inside = Fields.parse(body, self._depth)
         if not endpoint.body:
-            return inside.joined(members)
+            # The query is no second place for what the body says, a password for instance.
+            return inside.joined(named)
         members[endpoint.body] = msgspec.Raw(body)
         return QueryFields(members)
 

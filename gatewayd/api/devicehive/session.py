@@ -197,8 +197,8 @@ class Session(Conversation):
         """Know that this connection registered a device; only legacy sessions care."""
 
     def named_devices(self, call: Call) -> list[str]:
-        """Return the devices that a subscription names."""
-        device_id = call.device_id()
+        """Return the devices that a subscription names. :raises Refused: 400."""
+        device_id = call.chosen_id()
         return [] if device_id is None else [device_id]
 
     def checked_names(self, names: list[str] | None) -> list[str] | None:

@@ -58,7 +58,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
         """Return the filters that together let exactly that pass."""
         named = None if names is None else frozenset(names)
         if self.devices:
-            return [Filter(kinds=kinds, stream=each.uid, names=named) for each in self.devices]
+            streams = dict.fromkeys(each.uid for each in self.devices)
+            return [Filter(kinds=kinds, stream=stream, names=named) for stream in streams]
         return [Filter(kinds=kinds, networks=self.networks, types=self.types, names=named)]
 
 

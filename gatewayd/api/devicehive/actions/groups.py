@@ -89,10 +89,12 @@ def _declare(spelling: Spelling) -> None:
     async def update(call: Call) -> bytes:
         number = call.group_id(spelling.key, spelling.text)
         fields = call.fields.nested(spelling.one)
-        if fields is None:
-            raise Refused(400, f"{spelling.text} is required")
-        name, description = fields.string("name"), fields.string("description")
+        name = None if fields is None else fields.string("name")
+        description = None if fields is None else fields.string("description")
         await call.core.groups(kind).update(call.user, number, name, description)
+        if fields is None:
+            # Told last, as the original does: only now it is known that there is such a group.
+            raise Refused(400, f"{spelling.text} is required")
         return call.done()
 
     @route(f"{action}/delete", spelling.manage)

@@ -23,6 +23,8 @@ _KINDS = {
     "returnUpdatedCommands": Kind.COMMAND_UPDATE,
     "returnNotifications": Kind.NOTIFICATION,
 }
+#: The other parameters of a filter.
+_MEMBERS = ("networkIds", "deviceTypeIds", "deviceId", "names")
 
 
 def plugin_query(fields: Fields, order: Order = NATURAL) -> PluginQuery:
@@ -35,18 +37,21 @@ def plugin_query(fields: Fields, order: Order = NATURAL) -> PluginQuery:
 
 
 def plugin_filter(fields: Fields) -> PluginFilter | None:
-    """Read which messages a plugin wants; None when the request says nothing of it."""
+    """Read which messages a plugin wants; None when the request says nothing of it.
+
+    An empty parameter says that everything is wanted. :raises Malformed:
+    """
+    if all(fields.raw(name) is None for name in (*_KINDS, *_MEMBERS)):
+        return None
     asked = {kind: fields.boolean(name) for name, kind in _KINDS.items()}
     said = any(value is not None for value in asked.values())
     networks, types = fields.integers("networkIds"), fields.integers("deviceTypeIds")
-    names, device = fields.strings("names"), fields.text("deviceId")
-    if not (said or networks or types or names or device):
-        return None
+    names = fields.strings("names")
     return PluginFilter(
         kinds=frozenset(kind for kind, wanted in asked.items() if wanted) if said else None,
         networks=frozenset(networks) if networks else None,
         types=frozenset(types) if types else None,
-        device=device,
+        device=fields.text("deviceId"),
         names=frozenset(names) if names else None,
     )
 

@@ -40,7 +40,7 @@ async def notifications(call: Call) -> Reply:
 
 async def _poll(call: Call, kind: Kind, shown: Callable[[Event], bytes]) -> Reply:
     fields = call.fields
-    device_id = call.device_id()
+    device_id = call.chosen_id()
     device_ids = fields.strings("deviceIds") or [] if device_id is None else [device_id]
     devices = await targets(call, device_ids)
     wait = _wait(call)

@@ -11,13 +11,14 @@ from gatewayd.core.gateway import Core
 from gatewayd.core.tokens import ACTION_IDS, ANY, NONE
 from gatewayd.errors import Invalid, Unauthenticated
 
-#: DeviceHive's names of the actions, in lower case.
+#: DeviceHive's names of the actions, in lower case; others go by their own.
 _NAMES = {
     "*": ANY, "none": NONE, "getnetwork": 2, "getdevice": 3, "getdevicenotification": 4,
     "getdevicecommand": 5, "registerdevice": 6, "createdevicecommand": 7,
     "updatedevicecommand": 8, "createdevicenotification": 9, "getcurrentuser": 10,
     "updatecurrentuser": 11, "manageuser": 12, "manageconfiguration": 13, "managenetwork": 14,
     "managetoken": 15, "manageplugin": 16, "getdevicetype": 17, "managedevicetype": 18,
+    **{action.value: number for number, action in ACTION_IDS.items()},
 }  # fmt: skip
 
 

@@ -1,0 +1,168 @@
+"""Where devices are, and which of these places the gateway may connect to."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from gatewayd.core.line import Address
+from gatewayd.core.model import Device
+from gatewayd.errors import Denied, NoAddress
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: Looks a name up: a Deferred of IP addresses, in the order of preference; none when there is no
+#: such name, or no answer in time.
+Resolve = Callable[[str], Deferred[list[str]]]
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+#: Also what is an address to the C library alone, such as 0x7f.1: it is looked up, and judged by
+#: what that gives.
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+#: "This network", and what was never given out, with the broadcast address at its end.
+_NOBODY = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
+
+
+class _Registered(msgspec.Struct, frozen=True):
+    """The member ``address`` of a device's data; what else it has is other APIs' business.
+
+    :ivar ports: the ports of the device that may be connected to; None for all.
+    """
+
+    host: str | None = None
+    ports: list[int] | None = None
+
+
+class _Data(msgspec.Struct, frozen=True):
+    address: _Registered | None = None
+
+
+def parse_address(host: str) -> IPAddress | None:
+    """Return an IP address, None for a name; IPv4 that is mapped into IPv6 is IPv4."""
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    # A zone means something for link-local addresses only; elsewhere it would hide which it is.
+    return address if address.is_link_local else ipaddress.IPv6Address(int(address))
+
+
+def is_name(host: str) -> bool:
+    """Whether a text can be looked up as the name of a host."""
+    return _NAME.fullmatch(host) is not None
+
+
+def is_one_host(address: IPAddress) -> bool:
+    """Whether an address is a single host's: no group's, no broadcast, not unspecified."""
+    return not (
+        address.is_multicast
+        or address.is_unspecified
+        or any(address in network for network in _NOBODY)
+    )
+
+
+class Addresses:
+    """Finds where a device is, and refuses what may not be connected to.
+
+    A name is looked up once per link and pinned: what it means later does not matter.
+
+    :param networks: where devices may be. Loopback and link-local addresses have to be named by a
+        network that has nothing else.
+    :param ports: which ports of devices may be connected to, as ranges; None for all.
+    :param own: where this gateway listens; that is never a device.
+    :param is_mine: whether an IP address is one of this machine's.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[str],
+        ports: Sequence[tuple[int, int]] | None,
+        resolve: Resolve,
+        own: Callable[[], Sequence[Address]],
+        is_mine: Callable[[str], bool],
+    ) -> None:
+        self._networks: list[IPNetwork] = [ipaddress.ip_network(each) for each in networks]
+        self._ports = ports
+        self._resolve = resolve
+        self._own = own
+        self._is_mine = is_mine
+
+    async def find(self, device: Device, port: int) -> Address:
+        """Return where a port of a device is.
+
+        :raises NoAddress: the device has none, or its name is unknown.
+        :raises Denied: ``"destination"``, with the rule that refuses it as the key.
+        """
+        host, ports = _registered(device)
+        if ports is not None and port not in ports:
+            raise Denied("destination", f"port {port} is not one of the device's own ports")
+        if self._ports is not None and not any(low <= port <= high for low, high in self._ports):
+            raise Denied("destination", f"port {port} is not in allowed_device_ports")
+        refused = ""
+        for address in await self.look_up(host):
+            refused = self._refusal(address, port)
+            if not refused:
+                return Address(str(address), port)
+        raise Denied("destination", refused)
+
+    async def look_up(self, host: str) -> list[IPAddress]:
+        """Return the addresses that a host has, one at least. :raises NoAddress: it has none."""
+        address = parse_address(host)
+        if address is not None:
+            return [address]
+        if not is_name(host):
+            raise NoAddress("its host is neither a name nor an IP address")
+        found = [parse_address(each) for each in await self._resolve(host)]
+        known = [each for each in found if each is not None]
+        if not known:
+            raise NoAddress("its host name is unknown")
+        return known
+
+    def is_own(self, address: IPAddress, port: int) -> bool:
+        """Whether the gateway itself listens there, over TCP or UDP."""
+        return any(own.port == port and self._leads_to(own.host, address) for own in self._own())
+
+    def _leads_to(self, host: str, address: IPAddress) -> bool:
+        """Whether who connects to an address finds what listens on a host."""
+        mine = parse_address(host)
+        if mine is None or not mine.is_unspecified:
+            return mine == address
+        return address.is_loopback or self._is_mine(str(address))
+
+    def _refusal(self, address: IPAddress, port: int) -> str:
+        """Return the rule that refuses an address, "" when none does."""
+        if not is_one_host(address):
+            return f"{address} is no single host's"
+        networks = [each for each in self._networks if address in each]
+        if address.is_loopback:
+            networks = [each for each in networks if each.is_loopback]
+        elif address.is_link_local:
+            networks = [each for each in networks if each.is_link_local]
+        if not networks:
+            return f"{address} is not in allowed_device_nets"
+        return "the address is the gateway's own" if self.is_own(address, port) else ""
+
+
+def _registered(device: Device) -> tuple[str, list[int] | None]:
+    """Return the host and the ports in a device's data.
+
+    :raises NoAddress: there is no host, or it is none.
+    """
+    try:
+        data = msgspec.json.decode(device.data or b"{}", type=_Data | None)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise NoAddress("its data.address is malformed") from None
+    address = None if data is None else data.address
+    if address is None or not address.host:
+        raise NoAddress("its data has no address.host")
+    return address.host, address.ports
