@@ -63,7 +63,9 @@ class Plugins:
         self._last_subscription = 0
         self._connections: Counter[str] = Counter()
         self._feeds: dict[str, list[PluginFeed]] = {}
+        self._connected: dict[str, Plugin] = {}
         registry.saved.append(self._saved)
+        registry.dropped.append(self._owner_dropped)
 
     async def start(self) -> None:
         """Know that no plugin is connected: those that were when the gateway stopped are not."""
@@ -73,14 +75,18 @@ class Plugins:
     # Management
 
     async def register(self, principal: Principal, draft: PluginDraft) -> Plugin:
-        """Create a plugin of the principal's user. :raises Invalid: :raises Denied:"""
+        """Create a plugin of the principal's user, which receives no more than it may see itself.
+
+        :raises Invalid: :raises Denied:
+        """
         owner = _user(principal)
         if draft.name is None:
             raise Invalid("plugin", "name", None, "required")
         _check(draft)
+        wanted = _narrow(principal, draft.filter or PluginFilter())
         plugin = Plugin(
             id=0, name=draft.name, description=draft.description, topic=f"plugin_topic_{uuid4()}",
-            user=owner.id, filter=draft.filter or PluginFilter(), parameters=draft.parameters,
+            user=owner.id, filter=wanted, parameters=draft.parameters,
         )  # fmt: skip
         return await self._store.save_plugin(plugin)
 
@@ -126,6 +132,8 @@ class Plugins:
                 for field in PluginDraft.__struct_fields__
                 if (value := getattr(change, field)) is not None
             }
+            if change.filter is not None:
+                said["filter"] = _narrow(principal, change.filter)
             return await self._save(self._turned(msgspec.structs.replace(old, **said), status))
 
     async def delete(self, principal: Principal, topic: str) -> None:
@@ -133,9 +141,18 @@ class Plugins:
         async with self._locks.hold(topic):
             plugin = await self.get(principal, topic)
             await self._store.delete_plugin(plugin.id)
-            for feed in self._feeds.pop(topic, []):
-                feed.close()
-            self._tell(plugin, True)
+            self._gone(plugin)
+
+    def _owner_dropped(self, user_id: int) -> None:
+        """Know that a user was deleted, and its plugins with it."""
+        for plugin in list(self._connected.values()):
+            if plugin.user == user_id:
+                self._gone(plugin)
+
+    def _gone(self, plugin: Plugin) -> None:
+        for feed in self._feeds.pop(plugin.topic, []):
+            feed.close()
+        self._tell(plugin, True)
 
     # Connections
 
@@ -146,6 +163,7 @@ class Plugins:
             if plugin.status is not PluginStatus.ACTIVE:
                 plugin = await self._save(self._turned(plugin, PluginStatus.ACTIVE))
             self._connections[topic] += 1
+            self._connected[topic] = plugin
             return plugin
 
     async def deactivate(self, topic: str) -> None:
@@ -158,6 +176,7 @@ class Plugins:
             if self._connections[topic]:
                 return
             del self._connections[topic]
+            del self._connected[topic]
             plugin = await self._store.plugin(topic)
             if plugin is not None and plugin.status is PluginStatus.ACTIVE:
                 await self._save(self._turned(plugin, PluginStatus.INACTIVE))
@@ -324,6 +343,29 @@ def _visible(principal: Principal, query: PluginQuery) -> PluginQuery:
     if query.user not in (None, user.id):
         raise Denied("plugin")
     return msgspec.structs.replace(query, user=user.id)
+
+
+def _narrow(principal: Principal, wanted: PluginFilter) -> PluginFilter:
+    """Return a filter that passes no more than a credential reaches, which may be limited.
+
+    What its user may see limits the feed anyway, now and later.
+    """
+    whole = Principal(_READING, user=principal.user).scope
+    scope = principal.scope
+    return msgspec.structs.replace(
+        wanted,
+        networks=_common(wanted.networks, scope.networks, whole.networks),
+        types=_common(wanted.types, scope.types, whole.types),
+    )
+
+
+def _common(
+    wanted: frozenset[int] | None, mine: frozenset[int] | None, whole: frozenset[int] | None
+) -> frozenset[int] | None:
+    """Return what is wanted of what a credential reaches, if that is not all its user has."""
+    if mine is None or mine == whole:
+        return wanted
+    return mine if wanted is None else wanted & mine
 
 
 def _check(draft: PluginDraft) -> None:

@@ -13,7 +13,7 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Command, Device, Event, Kind, message_seq
 from gatewayd.core.queries import Filter
 from gatewayd.core.timeline import Timeline
-from gatewayd.errors import Unavailable
+from gatewayd.errors import Denied, Unavailable
 
 #: An answer ends after so many events or bytes; who polls on from its last one misses nothing.
 _MOST_EVENTS = 10_000
@@ -43,6 +43,7 @@ class Polls:
         since: int | None,
         limit: int | None,
         wait: float,
+        devices: Sequence[Device] = (),
     ) -> list[Event]:
         """Return the events in the log that show a time after ``since``, else the next to come.
 
@@ -50,10 +51,14 @@ class Polls:
         :param since: ms; None for now.
         :param limit: at most so many, those with the oldest times; None for all.
         :param wait: seconds; when they are over the list is empty.
-        :raises Denied: the permission is missing. :raises Unavailable: the log cannot be read.
+        :param devices: those that are named: who polls their commands is taken for them.
+        :raises Denied: the permission is missing; ``"blocked"``: a device is.
+        :raises Unavailable: the log cannot be read.
         """
         kinds = wanted[0].kinds
         principal.require(Action.EVENT_READ if Kind.NOTIFICATION in kinds else Action.COMMAND_READ)
+        if Kind.COMMAND in kinds and any(device.blocked for device in devices):
+            raise Denied("blocked")
         if since is None:
             since = self._timeline.now()
         began = self._timeline.position

@@ -28,6 +28,8 @@ class Registry:
         self.saved: list[Callable[[Device], None]] = []
         #: called with the id of every user that was saved or deleted, when its principals know
         self.followed: list[Callable[[int], None]] = []
+        #: called with the id of every user that was deleted
+        self.dropped: list[Callable[[int], None]] = []
 
     def cached_device(self, device_id: str) -> Device | None:
         """Return a device if it is at hand; None says nothing about whether it exists."""
@@ -67,6 +69,8 @@ class Registry:
         for principal in self._principals.pop(user_id, ()):
             principal.follow(None)
         self._tell(user_id)
+        for callback in self.dropped:
+            callback(user_id)
 
     def _tell(self, user_id: int) -> None:
         for callback in self.followed:

@@ -108,8 +108,8 @@ class Subscription:
         for event in events:
             self._handed.add(event.position)
             self.send(event)
-        if not self._sink.writable:
-            await self._sink.when_writable()
+            if not self._sink.writable:
+                await self._sink.when_writable()
 
     async def catch_up(self, since: int | None, limit: int | None = None) -> None:
         """Deliver the log after ``since`` (ms), then go live.
@@ -164,8 +164,9 @@ class Subscription:
                         continue
                     limit -= 1
                 self._pass(event)
-            if not self._sink.writable:
-                await self._sink.when_writable()
+                # A page may be more than the sink's window holds.
+                if not self._sink.writable:
+                    await self._sink.when_writable()
             if page.complete and not self._overflowed():
                 break
         self._position = max(self._position, began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar, cast
@@ -95,13 +96,19 @@ def _charset(content_type: str) -> str:
 class Segment(BaseConverter):
     """``<seg:name>``: one path segment that may contain any character, ``/`` included.
 
+    ``<seg('a', 'b'):name>`` is any segment but these, which stand for something else there.
+
     Twisted decodes each segment and Klein joins them with ``/``, so an encoded slash in an id
     would end the segment. The root resource therefore quotes ``%`` and ``/`` again in each
     segment, and this converter undoes that.
     """
 
-    regex = "[^/]+"
     part_isolating = True
+
+    def __init__(self, rules: Any, *others: str) -> None:
+        super().__init__(rules)
+        words = "|".join(re.escape(word) for word in others)
+        self.regex = rf"(?!(?:{words})\Z)[^/]+" if others else "[^/]+"
 
     def to_python(self, value: str) -> str:
         """Decode the segment."""

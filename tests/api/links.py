@@ -9,25 +9,33 @@ from typing import Any
 
 import msgspec
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.python.failure import Failure
 
-from gatewayd.core.model import Kind
+from gatewayd.core.access import ALL_ACTIONS, Principal
+from gatewayd.core.devices import DeviceChange
+from gatewayd.core.model import Device, GroupKind, Kind, Status, User
 from gatewayd.core.queries import Filter, Replay
+from gatewayd.core.users import UserChange
+from gatewayd.dev import Echo
 from gatewayd.settings import DeviceLink, Listen, Settings
 from tests.api.scene import token, until
 from tests.api.web import Answered, request
-from tests.harness import PATIENCE, Daemon, Socket, make_settings, reactor
+from tests.harness import PATIENCE, Daemon, make_settings, reactor
 
 PATH = "/api/v1/devicelink"
 KEY, IV = "0f" * 32, "a0" * 16
 ADMIN = token()
 
 
-def link_settings(path: Path, **links: Any) -> Settings:
-    """Return settings of a gateway whose devices are on loopback."""
+def link_settings(path: Path, *others: str, **links: Any) -> Settings:
+    """Return settings of a gateway whose devices are on loopback.
+
+    :param others: what is served beside links.
+    """
     settings = make_settings(path)
-    served = Listen(endpoint=settings.listen[0].endpoint, serve=["devicehive", "devicelink"])
+    served = Listen(endpoint=settings.listen[0].endpoint, serve=["devicelink", *others])
     return msgspec.structs.replace(
         settings,
         listen=[served, settings.listen[1]],
@@ -65,17 +73,24 @@ class Linked(Daemon):
         shown: list[dict[str, Any]] = answer.json
         return shown
 
-    async def admin(self) -> Socket:
-        """Log the administrator in."""
-        return await self.login()
+    async def root(self) -> Principal:
+        """Return an administrator."""
+        return Principal(ALL_ACTIONS, user=await self.core.users.by_id(1))
 
-    async def device(self, device_id: str = "D", host: str = "127.0.0.1", **more: Any) -> None:
+    async def device(self, device_id: str = "D", host: str = "127.0.0.1", **change: Any) -> Device:
         """Register a device with an address."""
-        body = {"name": device_id, "data": {"address": {"host": host}}, **more}
-        answer = await request(
-            self.port, "PUT", f"/rest/device/{device_id}", body, Authorization=f"Bearer {ADMIN}"
-        )
-        assert answer.code == 204, answer.body
+        data = json.dumps({"address": {"host": host}}).encode()
+        wanted = DeviceChange(**{"name": device_id, "data": data, **change})
+        return await self.core.devices.save(await self.root(), device_id, wanted)
+
+    async def client(self) -> tuple[User, Device]:
+        """Create a client and a device in a network of its own."""
+        core, root = self.core, await self.root()
+        network = await core.networks.insert(root, "theirs", None)
+        change = UserChange(login="client", password="client_#911", role=1)
+        user = await core.users.insert(root, change)
+        await core.users.assign(root, GroupKind.NETWORK, user.id, network.id, True)
+        return user, await self.device(network=network.id)
 
     async def records(self, kind: Kind, count: int = 1) -> list[dict[str, Any]]:
         """Return what is recorded of links once there is so much of it."""
@@ -91,6 +106,26 @@ class Linked(Daemon):
         """Return what is recorded of the end of the only link."""
         (record,) = await self.records(Kind.LINK_CLOSED)
         return record
+
+
+async def revoke(linked: Linked, change: str, user: User, device: Device) -> None:
+    """Take from a user what a link to a device needs."""
+    core, root = linked.core, await linked.root()
+    match change:
+        case "user locked":
+            await core.users.update(root, user.id, UserChange(status=int(Status.LOCKED)))
+        case "user deleted":
+            await core.users.delete(root, user.id)
+        case "network taken":
+            await core.users.assign(root, GroupKind.NETWORK, user.id, device.network, False)
+        case "device blocked":
+            await core.devices.save(root, device.id, DeviceChange(blocked=True))
+        case "device moved":
+            await core.devices.save(root, device.id, DeviceChange(network=1))
+        case "device deleted":
+            await core.devices.delete(root, device.id)
+        case _:
+            await core.networks.delete(root, device.network, True)
 
 
 #: Starts a gateway with settings of links; it stops with the test.
@@ -135,12 +170,6 @@ class Pipe(Protocol):
             await self.gone()
 
 
-class _Echo(Protocol):
-    def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-
-
 class _UdpEcho(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         assert self.transport is not None
@@ -168,7 +197,7 @@ class Sockets:
 
     def tcp_device(self) -> int:
         """Return a TCP port that echoes."""
-        self._ports.append(reactor.listenTCP(0, Factory.forProtocol(_Echo), interface="127.0.0.1"))
+        self._ports.append(reactor.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1"))
         port: int = self._ports[-1].getHost().port
         return port
 
@@ -183,6 +212,14 @@ class Sockets:
         datagrams = Datagrams()
         self._ports.append(reactor.listenUDP(0, datagrams, "127.0.0.1", 65536))
         return datagrams, self._ports[-1]
+
+    async def is_reset(self, port: int) -> bool:
+        """Whether a connection to a TCP port is cut, at once or a moment later."""
+        try:
+            pipe = await self.connect(port)
+        except ConnectError:
+            return True
+        return isinstance(await pipe.gone(), ConnectionLost)
 
     async def connect(self, port: int) -> Pipe:
         """Connect to a TCP port."""

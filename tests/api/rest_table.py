@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import cache
 from itertools import count
 from typing import Any
@@ -26,6 +26,8 @@ UNKNOWN = "HTTP 404 Not Found"
 NOT_AN_OBJECT = "'parameters' must be JSON Object!"
 #: What cannot be passed on as a message's parameters or result.
 NO_OBJECTS: list[Any] = [[], "x", 1, True]
+#: How many connections are opened at once: fewer than a listener's backlog.
+AT_ONCE = 40
 #: How many of a kind there are where no list may be cut: more than any default of DeviceHive's.
 CROWD = 21
 #: How many messages "busy" has: one more than a list has by default.
@@ -207,7 +209,8 @@ class World:
         self.names["admin"] = 1
         for step in _FURNITURE:
             await self.do(step)
-        await _together(self.do(step) for step in _CROWD)
+        for first in range(0, len(_CROWD), AT_ONCE):
+            await together(self.do(step) for step in _CROWD[first : first + AT_ONCE])
         named = self.names
         home = {"n": [str(named["home"])], "dt": [str(named["light"])]}
         yard = {"n": [str(named["yard"])], "dt": [str(named["heater"])]}
@@ -221,7 +224,8 @@ class World:
         }  # fmt: skip
 
 
-def _together(work: Iterable[Any]) -> Deferred[Any]:
+def together(work: Iterable[Coroutine[Any, Any, Any]]) -> Deferred[list[Any]]:
+    """Let several requests be under way at once."""
     return gatherResults([Deferred.fromCoroutine(each) for each in work], consumeErrors=True)
 
 

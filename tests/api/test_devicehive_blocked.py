@@ -19,8 +19,10 @@ from tests.api.scene import (
     ok,
     save_device,
     subscribe,
+    token,
     until,
 )
+from tests.api.web import request
 from tests.harness import Daemon, Socket
 
 BLOCKED = (403, "Device is blocked")
@@ -200,3 +202,20 @@ async def test_blocked_during_a_subscribe(daemon: Daemon, monkeypatch: pytest.Mo
     gate.opened.set()
     reply = await device.next()
     assert (reply.get("code"), reply.get("error")) == BLOCKED
+
+
+@pytest_twisted.ensureDeferred
+async def test_polls(daemon: Daemon) -> None:
+    """Who polls the commands of a blocked device is taken for it, and refused."""
+    admin, _ = await start(daemon)
+    await command(admin, "dev", "before")
+    await notify(admin, "dev", "before")
+    await block(admin)
+    headers = {"Authorization": f"Bearer {token()}"}
+    query = "?timestamp=0&waitTimeout=0"
+    for path in ("/device/dev/command/poll", f"/device/command/poll{query}&deviceId=dev"):
+        answered = await request(daemon.port, "GET", f"/rest{path}", None, **headers)
+        assert (answered.code, answered.json) == (403, {"error": 403, "message": BLOCKED[1]})
+    for path in ("/device/dev/notification/poll", "/device/command/poll"):
+        answered = await request(daemon.port, "GET", f"/rest{path}{query}", None, **headers)
+        assert (answered.code, len(answered.json)) == (200, 1), path

@@ -1,105 +1,39 @@
-"""Long polls over REST: what they wait for, how long, and what they cost."""
+"""Long polls over REST: what they wait for, and how long."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import AsyncIterator, Sequence
-from itertools import count
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import attrs
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
-from tests.api.scene import no_failures, token, until
-from tests.api.web import Answered, request
-from tests.harness import PATIENCE, Daemon, make_settings, reactor
-
-_numbers = count(1)
-BEARER = f"Bearer {token()}"
-#: How a message of each kind is sent and told.
-KINDS = ("command", "notification")
+from tests.api.polling import (
+    BEARER,
+    KINDS,
+    ask,
+    followers,
+    names,
+    names_of,
+    new_device,
+    now,
+    poll,
+    poll_path,
+    send,
+    serve,
+    waiting,
+)
+from tests.api.scene import token
+from tests.harness import Daemon, reactor
 
 
 @pytest_twisted.async_yield_fixture(scope="module", name="daemon")
 async def make_daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
-    """Return a gateway that all tests share; each has devices of its own."""
-    daemon = Daemon(make_settings(tmp_path_factory.mktemp("polls") / "gatewayd.db"))
-    await daemon.start()
-    yield daemon
-    await daemon.stop()
-
-
-async def ask(
-    daemon: Daemon, method: str, path: str, body: object = None, status: int = 200,
-    bearer: str = BEARER,
-) -> Any:  # fmt: skip
-    """Make a request; return the body of the answer."""
-    answered = await request(daemon.port, method, f"/rest{path}", body, Authorization=bearer)
-    assert answered.code == status, answered
-    return answered.json if answered.body else None
-
-
-async def new_device(daemon: Daemon, **fields: object) -> str:
-    """Register a device."""
-    device_id = f"dev-{next(_numbers)}"
-    await ask(daemon, "PUT", f"/device/{device_id}", {"name": device_id, **fields}, 204)
-    return device_id
-
-
-async def now(daemon: Daemon) -> str:
-    """Return the time before everything that is still to be recorded."""
-    stamp: str = (await ask(daemon, "GET", "/info"))["serverTimestamp"]
-    return stamp
-
-
-async def send(daemon: Daemon, kind: str, device_id: str, name: str, **fields: object) -> Any:
-    """Insert a command or notification; return what the answer tells of it."""
-    return await ask(daemon, "POST", f"/device/{device_id}/{kind}", {kind: name, **fields}, 201)
-
-
-def poll_path(kind: str, device_id: str | None = None, **query: object) -> str:
-    """Return where to poll for the messages of one device, or of all."""
-    device = "" if device_id is None else f"/{quote(device_id)}"
-    return f"/device{device}/{kind}/poll?{urlencode(query)}"
-
-
-async def poll(daemon: Daemon, kind: str, device_id: str | None = None, **query: object) -> Any:
-    """Poll without waiting; return the messages."""
-    return await ask(daemon, "GET", poll_path(kind, device_id, waitTimeout=0, **query))
-
-
-def names(kind: str, messages: Sequence[Any]) -> list[str]:
-    return [message[kind] for message in messages]
-
-
-async def names_of(
-    daemon: Daemon, kind: str, device_id: str | None = None, **query: object
-) -> list[str]:
-    """Poll without waiting; return the names of the messages."""
-    return names(kind, await poll(daemon, kind, device_id, **query))
-
-
-def followers(daemon: Daemon) -> int:
-    """Return how many subscriptions to single devices, networks or everything there are."""
-    fanout = daemon.core.timeline._fanout
-    buckets = [fanout._all, *fanout._streams.values(), *fanout._networks.values()]
-    return sum(len(bucket.everyone()) for bucket in buckets)
-
-
-async def waiting(daemon: Daemon, path: str, bearer: str = BEARER) -> Deferred[Any]:
-    """Begin a poll; return when it waits for something to come."""
-    before = len(daemon.core.polls._waiting)
-    asked: Deferred[Any] = Deferred.fromCoroutine(ask(daemon, "GET", path, bearer=bearer))
-    await until(lambda: asked.called or len(daemon.core.polls._waiting) > before)
-    assert not asked.called, asked.result
-    return asked
+    """Return the gateway that all tests share."""
+    async for daemon in serve(tmp_path_factory):
+        yield daemon
 
 
 # What is stored
@@ -374,114 +308,3 @@ async def test_one_command(daemon: Daemon) -> None:
         await ask(
             daemon, "GET", f"/device/{device}/command/{unknown}/poll?waitTimeout=60", None, 204
         )
-
-
-# What it costs
-
-
-class _Poller(Protocol):
-    """A connection that asks once and waits."""
-
-    def __init__(self, head: bytes) -> None:
-        self._head = head
-        self.received = b""
-        self.ended: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        self._transport.write(self._head)
-
-    @property
-    def _transport(self) -> Any:
-        return self.transport
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.ended.callback(None)
-
-    def leave(self, abruptly: bool) -> None:
-        """Go away without an answer."""
-        if abruptly:
-            self._transport.abortConnection()
-        else:
-            self._transport.loseConnection()
-
-
-async def open_polls(daemon: Daemon, paths: Sequence[str]) -> list[_Poller]:
-    """Open a connection for each poll."""
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", daemon.port)
-
-    def connect(path: str) -> Deferred[Any]:
-        head = f"GET /rest{path} HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer {token()}\r\n\r\n"
-        factory: Any = Factory.forProtocol(_Poller)  # type: ignore[arg-type]
-        factory.buildProtocol = lambda _: _Poller(head.encode())
-        return endpoint.connect(factory)
-
-    opened = gatherResults([connect(path) for path in paths], consumeErrors=True)
-    found: list[_Poller] = await opened.addTimeout(PATIENCE, reactor)
-    return found
-
-
-def connections(daemon: Daemon) -> int:
-    """Return how many HTTP connections there are."""
-    return daemon.gateway._sites[0].connections
-
-
-@pytest_twisted.ensureDeferred
-async def test_two_hundred_at_once(daemon: Daemon) -> None:
-    """Two hundred polls that wait take no thread, and leave nothing when their clients do."""
-    device = await new_device(daemon)
-    sent = await send(daemon, "command", device, "c")
-    await until(lambda: connections(daemon) == 0)
-    threads, timers = threading.active_count(), len(reactor.getDelayedCalls())
-    paths = [
-        poll_path("notification", device), poll_path("command", device, waitTimeout=60),
-        poll_path("notification"), f"/device/{device}/command/{sent['id']}/poll",
-    ] * 50  # fmt: skip
-    pollers = await open_polls(daemon, paths)
-    await until(lambda: len(daemon.core.polls._waiting) == 200)
-    assert followers(daemon) == connections(daemon) == 200
-    # They hold nobody up.
-    assert len(await ask(daemon, "GET", f"/device/{device}/command")) == 1
-    assert threading.active_count() == threads
-    with no_failures():
-        for number, poller in enumerate(pollers[:150]):
-            poller.leave(abruptly=number % 8 < 4)
-        await until(lambda: connections(daemon) == followers(daemon) == 50)
-        # The same messages end those that are left; what comes afterwards is nobody's.
-        for name in ("news", "later"):
-            await send(daemon, "notification", device, name)
-            await send(daemon, "command", device, name)
-        await ask(daemon, "PUT", f"/device/{device}/command/{sent['id']}", {}, 204)
-        await until(lambda: all(poller.received for poller in pollers[150:]))
-        assert followers(daemon) == len(daemon.core.polls._waiting) == 0
-        for poller in pollers[150:]:
-            poller.leave(abruptly=False)
-        await until(lambda: connections(daemon) == 0)
-    assert len(reactor.getDelayedCalls()) <= timers
-    assert not any(poller.received for poller in pollers[:150])
-    assert all(poller.received.startswith(b"HTTP/1.1 200 ") for poller in pollers[150:])
-    bodies = {poller.received.partition(b"\r\n\r\n")[2] for poller in pollers[150:]}
-    assert len(bodies) == 3
-    assert b"later" not in b"".join(bodies)
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_daemon_stops(tmp_path: Path) -> None:
-    """Polls that wait when the gateway stops are answered at once."""
-    daemon = Daemon(make_settings(tmp_path / "gatewayd.db"))
-    await daemon.start()
-    device = await new_device(daemon)
-    sent = await send(daemon, "command", device, "c")
-    path = f"/device/{device}/command/{sent['id']}/poll"
-    answers: list[Deferred[Answered]] = [
-        Deferred.fromCoroutine(request(daemon.port, "GET", f"/rest{each}", Authorization=BEARER))
-        for each in (poll_path("notification"), poll_path("command", device), path)
-    ]
-    await until(lambda: len(daemon.core.polls._waiting) == 3)
-    began = reactor.seconds()
-    await daemon.stop()
-    assert reactor.seconds() - began < daemon.gateway.settings.service.drain_timeout
-    found = [await each for each in answers]
-    assert [(each.code, each.body) for each in found] == [(200, b"[]"), (200, b"[]"), (204, b"")]

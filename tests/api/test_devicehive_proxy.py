@@ -293,18 +293,22 @@ async def test_patience(daemon: Daemon) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_stop(tmp_path: Path) -> None:
+async def test_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that stops closes its plugins' connections, and none of them is active then."""
     daemon = Daemon(make_settings(tmp_path / "gatewayd.db"))
     await daemon.start()
     plugin = await register(daemon)
+    sockets = [await listen(daemon, plugin), await attach(daemon, plugin)]
     told: list[PluginStatus] = []
     daemon.core.plugins.changed.append(lambda changed, deleted: told.append(changed.status))
-    sockets = [await listen(daemon, plugin), await attach(daemon, plugin)]
+    gate = Gate(monkeypatch, stored, "get")
     with no_failures():
-        await daemon.gateway.stopService()
-    assert [(await closing(socket))[0] for socket in sockets] == [1001, 1001]
-    assert told == [PluginStatus.ACTIVE, PluginStatus.INACTIVE]
+        stopping = daemon.gateway.stopService()
+        assert [(await closing(socket))[0] for socket in sockets] == [1001, 1001]
+        await until(gate.entered.is_set)
+        gate.opened.set()
+        await stopping
+    assert told == [PluginStatus.INACTIVE]
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,19 @@ async def test_replay_within_the_filter(daemon: Daemon) -> None:
     assert sorted(each for each in found if each[2] != "$device-add") == sorted(
         [*all_of("dev", "a"), *all_of("dev", "b"), *all_of("other", "a"), *all_of("other", "b")]
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_replay_fails(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that would miss something because the log cannot be read is disconnected."""
+    plugin = await register(daemon)
+
+    def fail(*arguments: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(history, "read", fail)
+    socket = await listen(daemon, plugin, timestamp=0)
+    assert await closing(socket) == (1011, "replay failed")
 
 
 @pytest_twisted.ensureDeferred

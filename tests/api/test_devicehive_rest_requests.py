@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, gatherResults
 
 from gatewayd.api.devicehive.endpoints import ENDPOINTS, Endpoint
 from tests.api.rest_client import GOOD, ask, line_of, names, refuses, send, serve
-from tests.api.rest_table import TIMESTAMP, denied, fits
+from tests.api.rest_table import TIMESTAMP, denied, fits, together
 from tests.api.scene import sign, token
 from tests.api.test_devicehive_tokens import FORGED
 from tests.harness import Daemon
@@ -156,10 +155,7 @@ async def test_idempotency_key(daemon: Daemon, kind: str) -> None:
     first = await insert(f"{kind} 1")
     assert await insert(f"{kind} 1") == first
     assert await insert(f"{kind} 1", "something else") == first
-    at_once = gatherResults(
-        [Deferred.fromCoroutine(insert(f"{kind} 2")) for _ in range(5)], consumeErrors=True
-    )
-    second, *again = await at_once
+    second, *again = await together(insert(f"{kind} 2") for _ in range(5))
     assert again == [second] * 4
     assert second["id"] != first["id"]
     longest = await insert(f"{kind} 3".ljust(128, "x"))

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from tests.api.links import IV, KEY, Linked, Pipe, Sockets, Start
-from tests.api.scene import make_client, make_network, ok, token, turn, until
+from tests.api.links import IV, KEY, Linked, Pipe, Sockets, Start, revoke
+from tests.api.scene import token, turn, until
 from tests.harness import reactor
 
 ENCRYPT = {"key": KEY, "initializationVector": IV}
@@ -42,6 +42,7 @@ async def test_tcp(start: Start, sockets: Sockets) -> None:
     client.write(TEXT)
     assert await client.until(len(TEXT)) == TEXT
     transport: Any = client.transport
+    me = transport.getHost()
     transport.loseConnection()
     assert not await closed(client)
     await until_state(linked, "listening")
@@ -53,7 +54,6 @@ async def test_tcp(start: Start, sockets: Sockets) -> None:
     outcome = await linked.outcome()
     assert (outcome["bytes_up"], outcome["bytes_down"]) == (len(TEXT) + 5, len(TEXT) + 5)
     assert (outcome["clients"], outcome["refused"], outcome["outcome"]) == (2, 0, "deleted")
-    me: Any = transport.getHost()
     assert outcome["client"].startswith("127.0.0.1:")
     assert outcome["client"] != f"127.0.0.1:{me.port}"
 
@@ -73,7 +73,7 @@ async def test_second_client(start: Start, sockets: Sockets) -> None:
     first = await sockets.connect(opened["port"])
     first.write(b"1")
     await first.until(1)
-    assert await closed(await sockets.connect(opened["port"]))
+    assert await sockets.is_reset(opened["port"])
     first.write(b"2")
     assert await first.until(2) == b"12"
     (shown,) = await linked.listed()
@@ -83,7 +83,7 @@ async def test_second_client(start: Start, sockets: Sockets) -> None:
         pipe = await sockets.connect(several["port"])
         pipe.write(b"x")
         await pipe.until(1)
-    assert await closed(await sockets.connect(several["port"]))
+    assert await sockets.is_reset(several["port"])
 
 
 @pytest_twisted.ensureDeferred
@@ -93,7 +93,7 @@ async def test_tcp_source(start: Start, sockets: Sockets) -> None:
     await linked.device()
     source = {"host": "127.0.0.1", "port": 1}
     opened = await linked.opened(devicePort=sockets.tcp_device(), source=source)
-    assert await closed(await sockets.connect(opened["port"]))
+    assert await sockets.is_reset(opened["port"])
     (shown,) = await linked.listed()
     assert (shown["state"], shown["source"]) == ("listening", source)
 
@@ -193,7 +193,7 @@ async def test_unreachable(start: Start, sockets: Sockets) -> None:
     await linked.device()
     _, port = sockets.udp_client()  # a number that no TCP listener has
     opened = await linked.opened(devicePort=port.getHost().port)
-    assert await closed(await sockets.connect(opened["port"]))
+    assert await sockets.is_reset(opened["port"])
     assert [each["state"] for each in await linked.listed()] == ["listening"]
 
 
@@ -263,18 +263,15 @@ async def test_rate(start: Start, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize("change", ["locked", "network", "blocked"])
+@pytest.mark.parametrize("change", ["user locked", "network taken", "device blocked"])
 @pytest_twisted.ensureDeferred
 async def test_revoked_in_use(start: Start, sockets: Sockets, protocol: str, change: str) -> None:
     """Revoking a permission, or blocking the device, cuts what flows."""
     linked = await start()
-    admin = await linked.admin()
-    network = await make_network(admin, "theirs")
-    client = await make_client(admin, "client", network)
-    await linked.device(networkId=network)
+    user, registered = await linked.client()
     device = sockets.tcp_device() if protocol == "tcp" else sockets.udp_device()
     body = {"protocol": protocol, "devicePort": device}
-    answer = await linked.ask("POST", "/D", body, token=token(u=client, a=[101]))
+    answer = await linked.ask("POST", "/D", body, token=token(u=user.id, a=[101]))
     port = answer.json["port"]
     pipe, (datagrams, transport) = None, sockets.udp_client()
     if protocol == "tcp":
@@ -284,12 +281,7 @@ async def test_revoked_in_use(start: Start, sockets: Sockets, protocol: str, cha
     else:
         transport.write(b"x", ("127.0.0.1", port))
         await until(lambda: datagrams.received == [b"x"])
-    if change == "locked":
-        await ok(admin, "user/update", userId=client, user={"status": 1})
-    elif change == "network":
-        await ok(admin, "user/unassignNetwork", userId=client, networkId=network)
-    else:
-        await linked.device(networkId=network, isBlocked=True)
+    await revoke(linked, change, user, registered)
     if pipe is not None:
         assert await closed(pipe)
     else:

@@ -32,7 +32,11 @@ class QueryFields(Fields):
     A parameter that is no number makes the path unknown (devicehive contract, section 3).
     """
 
-    __slots__ = ()
+    __slots__ = ("_depth",)
+
+    def __init__(self, members: dict[str, msgspec.Raw], depth: int) -> None:
+        super().__init__(members)
+        self._depth = depth
 
     def integer(self, name: str) -> int | None:
         """Return an integer. :raises NotFound: it is none."""
@@ -53,7 +57,7 @@ class QueryFields(Fields):
         text = self.text(name)
         if text is None:
             return None
-        Fields.parse(text.encode())
+        Fields.parse(text.encode(), self._depth)
         return text.encode()
 
     def _list(self, name: str) -> list[Any] | None:

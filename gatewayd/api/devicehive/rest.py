@@ -33,6 +33,34 @@ _CORS = {
 _SEGMENT = re.compile(r"\{(\w+)\}")
 
 
+def _rule(path: str) -> str:
+    """Return the routing rule of a path.
+
+    A word that stands where another path has a field is no value of it: for /device/count there
+    is no PUT, though there is one for /device/{deviceId}.
+    """
+    parts = path.split("/")
+    rule = list(parts)
+    for place, part in enumerate(parts):
+        field = _SEGMENT.fullmatch(part)
+        if field is not None:
+            words = ", ".join(f"'{word}'" for word in sorted(_words(parts, place)))
+            rule[place] = f"<seg({words}):{field[1]}>" if words else f"<seg:{field[1]}>"
+    return "/".join(rule)
+
+
+def _words(parts: list[str], place: int) -> set[str]:
+    """Return the words that stand at a place of paths which are otherwise the same."""
+    others = [endpoint.path.split("/") for endpoint in ENDPOINTS]
+    rest = parts[:place] + parts[place + 1 :]
+    found = {
+        each[place]
+        for each in others
+        if len(each) == len(parts) and each[:place] + each[place + 1 :] == rest
+    }
+    return {word for word in found if not _SEGMENT.fullmatch(word)}
+
+
 def _error(code: int, message: str, status: int | None = None) -> Answer:
     return Answer(status or code, encode({"error": code, "message": message}))
 
@@ -93,7 +121,7 @@ class Rest:
         self.app = JsonApp(translate, cors=_CORS, method_override=True)
         for endpoint in ENDPOINTS:
             handler = self._handler(endpoint)
-            path = _SEGMENT.sub(r"<seg:\1>", endpoint.path)
+            path = _rule(endpoint.path)
             for prefix in prefixes:
                 self._declare(f"{prefix}/rest{path}", endpoint, handler)
                 if path == "/":
@@ -139,14 +167,14 @@ class Rest:
         if key is not None:
             members["idempotencyKey"] = msgspec.Raw(encode(key))
         if endpoint.body is None:
-            return QueryFields(members)
+            return QueryFields(members, self._depth)
         body = _body(request) or _absent(endpoint)
         inside = Fields.parse(body, self._depth)
         if not endpoint.body:
             # The query is no second place for what the body says, a password for instance.
             return inside.joined(named)
         members[endpoint.body] = msgspec.Raw(body)
-        return QueryFields(members)
+        return QueryFields(members, self._depth)
 
 
 def _absent(endpoint: Endpoint) -> bytes:

@@ -46,8 +46,11 @@ async def _poll(call: Call, kind: Kind, shown: Callable[[Event], bytes]) -> Repl
     wait = _wait(call)
     wanted = read_wanted(fields, device_ids, fields.strings("names") or None)
     limit = _LIMIT if fields.integer("limit") is None else wanted.limit
-    filters = (await reach(call, wanted, devices)).filters(frozenset({kind}), wanted.names)
-    events = await call.core.polls.events(call.user, filters, wanted.since, limit, wait)
+    found = await reach(call, wanted, devices)
+    filters = found.filters(frozenset({kind}), wanted.names)
+    events = await call.core.polls.events(
+        call.user, filters, wanted.since, limit, wait, found.devices
+    )
     return call.reply(b"messages", wire.array(map(shown, events)))
 
 
