@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.access import ALL_ACTIONS, Action, Principal
+from gatewayd.core.access import ALL_ACTIONS, Action, Grant, Principal
 from gatewayd.core.gateway import Core
 from gatewayd.core.model import Kind, Plugin, PluginFilter, PluginStatus
 from gatewayd.core.plugins import PluginChange, PluginDraft
@@ -378,3 +378,36 @@ async def test_changes_at_once(bench: Bench, core: Core) -> None:
     )
     plugin = await core.plugins.get(bench.admin, topic)
     assert (plugin.name, plugin.description, plugin.status) == ("new", "text", ACTIVE)
+
+
+@bounded
+async def test_limited_credentials(bench: Bench, core: Core) -> None:
+    """A plugin passes no more than the credential reaches that registers or changes it."""
+    user = bench.admin.user
+    limited = Principal(ALL_ACTIONS, Grant(networks=frozenset({1, 2}), all_types=True), user)
+    assert (await register(bench, limited)).filter == PluginFilter(networks=frozenset({1, 2}))
+    wide = PluginFilter(kinds=NOTES_ONLY.kinds, networks=frozenset({2, 3}), types=frozenset({1}))
+    narrow = replace(wide, networks=frozenset({2}))
+    plugin = await register(bench, limited, filter=wide)
+    assert plugin.filter == narrow
+    changed = await core.plugins.update(limited, plugin.topic, PluginChange(filter=PluginFilter()))
+    assert changed.filter == PluginFilter(networks=frozenset({1, 2}))
+    changed = await core.plugins.update(limited, plugin.topic, PluginChange(name="other"))
+    assert changed.filter == PluginFilter(networks=frozenset({1, 2}))
+    changed = await core.plugins.update(bench.admin, plugin.topic, PluginChange(filter=wide))
+    assert changed.filter == wide
+
+
+@bounded
+async def test_owner_deleted(bench: Bench, core: Core) -> None:
+    """Connected plugins of a user that is deleted are told to be gone, others are not."""
+    client = await bench.client()
+    mine = await core.plugins.activate((await register(bench, client)).topic)
+    other = await core.plugins.activate((await register(bench)).topic)
+    told: list[tuple[str, bool]] = []
+    core.plugins.changed.append(lambda plugin, deleted: told.append((plugin.topic, deleted)))
+    await core.users.delete(bench.admin, number(client))
+    assert told == [(mine.topic, True)]
+    await core.plugins.deactivate(mine.topic)
+    await core.plugins.deactivate(other.topic)
+    assert told[1:] == [(other.topic, False)]
