@@ -36,6 +36,11 @@ class GatewayRequest(server.Request):
     _log = Logger()
     _room = 0
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client has disconnected, so that nobody reads the answer."""
+        return bool(self._disconnected)
+
     def gotLength(self, length: int | None) -> None:
         """Make room for the body; Twisted would open a temporary file for each chunked one."""
         self.content = BytesIO()

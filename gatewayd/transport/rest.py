@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
-from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from gatewayd.errors import GatewayError
@@ -167,9 +167,12 @@ class JsonApp(Klein):
             bound.method_override = self.method_override
         return bound
 
-    def resource(self) -> RestResource:
-        """Make the resource that routes into this application."""
-        return RestResource(self)
+    def resource(self, below: int = 0) -> RestResource:
+        """Make the resource that routes into this application.
+
+        :param below: how many segments of the path stand before what the routes begin with.
+        """
+        return RestResource(self, below)
 
     def json_route(
         self,
@@ -239,9 +242,10 @@ class JsonApp(Klein):
 class RestResource(KleinResource):
     """Everything about a :class:`JsonApp` that happens before routing."""
 
-    def __init__(self, app: JsonApp) -> None:
+    def __init__(self, app: JsonApp, below: int = 0) -> None:
         super().__init__(app)
         self._json_app = app
+        self._below = below
 
     def render(self, request: Request) -> Any:  # type: ignore[override]
         """Apply CORS and method override, then route."""
@@ -255,6 +259,9 @@ class RestResource(KleinResource):
             return send(request, app.preflight)
         try:
             check_path(request)
+            request.postpath = (request.postpath or [])[self._below :]
+            if request.postpath[:-1] and not request.postpath[0]:
+                raise NotFound  # the routing would not see the empty segment
             return super().render(request)
         except Exception:
             # For instance Werkzeug's BadHost; Klein handles only what comes after the binding.

@@ -64,8 +64,8 @@ class DeviceHive:
         self.reactor = reactor
         self.limits = limits
         self._last_subscription = 0
-        self._rest = Rest(core, PREFIXES, limits.json_depth)
-        self._rest_resource = self._rest.app.resource()
+        rest = Rest(core, limits.json_depth)
+        self._rest = {f"{prefix}/rest": rest.resource(prefix) for prefix in PREFIXES}
         kinds: dict[str, type[Conversation]] = {
             "": Session, "/client": ClientSession, "/device": DeviceSession,
             origin.PROXY: PluginSession,
@@ -99,9 +99,9 @@ class DeviceHive:
 
     def resource(self, path: str) -> IResource | None:
         """Return REST for the paths that are REST's."""
-        for prefix in PREFIXES:
-            if path == f"{prefix}/rest" or path.startswith(f"{prefix}/rest/"):
-                return self._rest_resource
+        for base, resource in self._rest.items():
+            if path == base or path.startswith(f"{base}/"):
+                return resource
         return None
 
     # Sessions

@@ -11,6 +11,7 @@ from gatewayd.api.devicehive.timestamps import format_timestamp
 from gatewayd.core.access import Principal
 from gatewayd.core.authentication import Authentication
 from gatewayd.errors import Unauthenticated
+from gatewayd.transport.bearer import bearer_token
 
 #: Where plugins connect.
 PROXY = "/plugin/proxy"
@@ -68,22 +69,16 @@ async def authenticate(
 
     :param wall: the time of day in ms. :raises Rejected: the header is no good.
     """
-    header = request.getHeader(b"Authorization")
-    if header is None:
+    token = bearer_token(request)
+    if token is None:
         return None
     try:
-        return await authentication.by_token(_bearer(header))
+        if not token:
+            raise Unauthenticated("missing")
+        return await authentication.by_token(token)
     except Unauthenticated as error:
         path = request.path.decode("latin-1")
         raise Rejected(_unauthorized(error, path, wall())) from None
-
-
-def _bearer(header: bytes) -> str:
-    """Return the token of an Authorization header. :raises Unauthenticated: it has none."""
-    scheme, _, token = header.partition(b" ")
-    if scheme.lower() != b"bearer" or not token.strip():
-        raise Unauthenticated("missing")
-    return token.strip().decode("latin-1")
 
 
 def _unauthorized(error: Unauthenticated, path: str, now: int) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 
 from gatewayd.api.devicehive import errors, origin
@@ -113,27 +114,23 @@ class RestCall(Call):
 
 
 class Rest:
-    """The REST endpoints, each under every prefix."""
+    """The REST endpoints, as paths below ``{prefix}/rest``."""
 
-    def __init__(self, core: Core, prefixes: Sequence[str], json_depth: int) -> None:
+    def __init__(self, core: Core, json_depth: int) -> None:
         self._core = core
         self._depth = json_depth
         self.app = JsonApp(translate, cors=_CORS, method_override=True)
         for endpoint in ENDPOINTS:
-            handler = self._handler(endpoint)
-            path = _rule(endpoint.path)
-            for prefix in prefixes:
-                self._declare(f"{prefix}/rest{path}", endpoint, handler)
-                if path == "/":
-                    self._declare(f"{prefix}/rest", endpoint, handler)
+            route = self.app.json_route(
+                _rule(endpoint.path),
+                methods=[endpoint.method],
+                cancellable=endpoint.cancellable,
+            )
+            route(self._handler(endpoint))
 
-    def _declare(
-        self, path: str, endpoint: Endpoint, handler: Callable[..., Awaitable[Answer]]
-    ) -> None:
-        route = self.app.json_route(
-            path, methods=[endpoint.method], cancellable=endpoint.cancellable
-        )
-        route(handler)
+    def resource(self, prefix: str) -> IResource:
+        """Return the resource of the paths below ``{prefix}/rest``."""
+        return self.app.resource(below=prefix.count("/") + 1)
 
     def _handler(self, endpoint: Endpoint) -> Callable[..., Awaitable[Answer]]:
         async def handle(request: Any, **segments: str) -> Answer:

@@ -1,0 +1,1 @@
+"""DeviceLink: raw TCP and UDP links to devices, opened and closed over REST."""
