@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gatewayd import __version__, log, talk
+from gatewayd.verbs import device, link, verb
 
 DESCRIPTION = """\
-Talk to a gateway, be a simulated device, or move in from another server.
+Talk to a gateway, be a simulated device, reach devices through links, or move in from another
+server.
 The daemon itself is started with: twistd -n gatewayd --dev"""
 
 
@@ -60,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         help="between two telemetry messages (default: 1)",
     )
     command.set_defaults(run=_simulate)
+
+    what = "open, list and close links: raw connections to devices"
+    command = commands.add_parser("link", help=what, description=f"{what.capitalize()}.")
+    link.add_verbs(command)
+    command.set_defaults(run=_verb)
+
+    what = "register devices and where they are"
+    command = commands.add_parser("device", help=what, description=f"{what.capitalize()}.")
+    device.add_verbs(command)
+    command.set_defaults(run=_verb)
     _add_import(commands)
     return parser
 
@@ -90,21 +102,30 @@ def _interval(text: str) -> float:
 
 
 def _talk(arguments: argparse.Namespace) -> None:
+    _react(lambda reactor: talk.run(reactor, arguments, sys.stdout, sys.stderr))
+
+
+def _verb(arguments: argparse.Namespace) -> None:
+    _react(lambda reactor: verb.run(reactor, arguments, sys.stdout, sys.stderr))
+
+
+def _react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> None:
+    """Run something to its end, or until a signal cancels it, and exit with what it returns."""
     from twisted.internet.defer import Deferred
     from twisted.internet.task import react
 
-    async def conversation(reactor: Any) -> None:
-        sys.exit(await talk.run(reactor, arguments, sys.stdout, sys.stderr))
+    async def to_the_end(reactor: Any) -> None:
+        sys.exit(await work(reactor))
 
     def interruptible(reactor: Any) -> Deferred[None]:
-        talking = Deferred.fromCoroutine(conversation(reactor))
+        working = Deferred.fromCoroutine(to_the_end(reactor))
 
         def interrupt() -> Deferred[None]:
-            talking.cancel()
-            return talking
+            working.cancel()
+            return working
 
         reactor.addSystemEventTrigger("before", "shutdown", interrupt)
-        return talking
+        return working
 
     react(interruptible)
 

@@ -7,14 +7,15 @@ one line each, without ever showing a secret.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import secrets
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from gatewayd.document import Table, merge, parse_value, put
 from gatewayd.errors import ConfigError
 from gatewayd.reference import keys, quoted, shown
 from gatewayd.settings import (
@@ -25,7 +26,9 @@ from gatewayd.settings import (
     SECTIONS,
     SQLITE,
     SQLITE_URLS,
+    TOKEN_APIS,
     DeviceHive,
+    DeviceLink,
     Limits,
     Listen,
     Secret,
@@ -40,8 +43,8 @@ from gatewayd.settings import (
 DEV_DATABASE = "gatewayd.db"
 DEV_JWT_SECRET = "jwt-secret"  # noqa: S105 - a file's name
 DEV_ADMIN_PASSWORD = "admin-password"  # noqa: S105 - a file's name
-
-_Table = dict[str, Any]
+#: Where devices are under ``--dev``.
+DEV_DEVICE_NETS = ["127.0.0.0/8"]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -72,9 +75,9 @@ def dev(data: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     data = data.absolute()
     reader = _Reader(data)
-    document: _Table = {
+    document: Table = {
         "listen": [
-            {"endpoint": "tcp:8080:interface=127.0.0.1", "serve": ["devicehive"]},
+            {"endpoint": "tcp:8080:interface=127.0.0.1", "serve": ["devicehive", "devicelink"]},
             {"endpoint": "tcp:9090:interface=127.0.0.1", "serve": ["ops"]},
         ]
     }
@@ -86,7 +89,7 @@ def dev(data: Path, overrides: Sequence[str] = ()) -> Settings:
     return reader.settings(document, local_only=True)
 
 
-def _keep_house(data: Path, document: _Table) -> None:
+def _keep_house(data: Path, document: Table) -> None:
     """Fill in what the overrides left open with what the data directory keeps.
 
     :raises OSError: the directory or a file in it cannot be made.
@@ -95,6 +98,9 @@ def _keep_house(data: Path, document: _Table) -> None:
     storage = document.setdefault("storage", {})
     if isinstance(storage, dict) and not storage.keys() & {"url", "url_file"}:
         storage["url"] = f"{SQLITE}{DEV_DATABASE}"
+    devicelink = document.setdefault("devicelink", {})
+    if isinstance(devicelink, dict):
+        devicelink.setdefault("allowed_device_nets", DEV_DEVICE_NETS)
     devicehive = document.setdefault("devicehive", {})
     if not isinstance(devicehive, dict):
         return
@@ -136,15 +142,15 @@ class _Reader:
         if self.problems:
             raise ConfigError("\n".join(self.problems))
 
-    def files(self, path: Path) -> _Table:
+    def files(self, path: Path) -> Table:
         """Return the file with its ``conf.d`` merged into it.
 
         :raises ConfigError: one of them cannot be read: what it would have set is not known, so
             that everything else would be a guess.
         """
-        document: _Table = {}
+        document: Table = {}
         for each in [path, *self._additions(path.parent / "conf.d")]:
-            _merge(document, self._toml(each))
+            merge(document, self._toml(each))
         self._stop_if_wrong()
         return document
 
@@ -160,7 +166,7 @@ class _Reader:
         wanted = (name for name in names if name.endswith(".toml") and not name.startswith("."))
         return [directory / name for name in sorted(wanted)]
 
-    def _toml(self, path: Path) -> _Table:
+    def _toml(self, path: Path) -> Table:
         try:
             content = path.read_bytes()
             return tomllib.loads(content.decode())
@@ -175,7 +181,7 @@ class _Reader:
             self._wrong(path, f"not TOML: {text}")
         return {}
 
-    def override(self, document: _Table, overrides: Iterable[str]) -> None:
+    def override(self, document: Table, overrides: Iterable[str]) -> None:
         """Set what ``--set`` asks for; a problem with one of them does not stop the others."""
         for number, text in enumerate(overrides, 1):
             name, equals, value = text.partition("=")
@@ -185,11 +191,11 @@ class _Reader:
                 self._wrong(f"--set number {number}", "not KEY=VALUE, as in limits.body=2MiB")
                 continue
             try:
-                _put(document, parts, _override_value(value))
+                put(document, parts, parse_value(value))
             except ValueError as error:
                 self._wrong(f"--set {_path(*parts)}", error)
 
-    def settings(self, document: _Table, *, local_only: bool = False) -> Settings:
+    def settings(self, document: Table, *, local_only: bool = False) -> Settings:
         """Return the settings that a document describes.
 
         :param local_only: refuse listeners that other machines can reach.
@@ -203,6 +209,7 @@ class _Reader:
         listen = self._listen(document.get("listen", []), local_only)
         storage = self._storage(document.get("storage", {}))
         devicehive = self._devicehive(document.get("devicehive", {}), listen)
+        devicelink = self._devicelink(document.get("devicelink", {}), listen, local_only)
         limits = self._table("limits", Limits, document.get("limits", {}))
         service = self._table("service", Service, document.get("service", {}))
         self._stop_if_wrong()
@@ -210,18 +217,19 @@ class _Reader:
             listen=[Listen(**each) for each in listen],
             storage=Storage(**storage),
             devicehive=DeviceHive(**devicehive),
+            devicelink=DeviceLink(**devicelink),
             limits=Limits(**limits),
             service=Service(**service),
         )
 
-    def _table(self, at: str, section: type[Section], table: object) -> _Table:
+    def _table(self, at: str, section: type[Section], table: object) -> Table:
         """Return the values of a table that are as they should be, by key."""
         if not isinstance(table, dict):
             # Not shown: it may be a secret that lacks its key.
             self._wrong(at, "not a table; allowed: a table with keys")
             return {}
         known = keys(section)
-        values: _Table = {}
+        values: Table = {}
         for name, value in table.items():
             path = _path(at, name)
             if name not in known:
@@ -239,7 +247,7 @@ class _Reader:
                 self._reveal(at, name, table, values)
         return values
 
-    def _reveal(self, at: str, name: str, table: _Table, values: _Table) -> None:
+    def _reveal(self, at: str, name: str, table: Table, values: Table) -> None:
         """Fill in a secret from the file that its table names."""
         from_file = f"{name}_file"
         if name in table:
@@ -250,7 +258,7 @@ class _Reader:
             except ValueError as error:
                 self._wrong(_path(at, from_file), error)
 
-    def _listen(self, tables: object, local_only: bool) -> list[_Table]:
+    def _listen(self, tables: object, local_only: bool) -> list[Table]:
         if not isinstance(tables, list):
             self._wrong("listen", "not a list of tables; allowed: [[listen]] tables")
             return []
@@ -271,7 +279,7 @@ class _Reader:
             listen.append(values)
         return listen
 
-    def _storage(self, table: object) -> _Table:
+    def _storage(self, table: object) -> Table:
         values = self._table("storage", Storage, table)
         if isinstance(table, dict) and not table.keys() & {"url", "url_file"}:
             self._wrong("storage.url", f"missing; it or url_file is required; {SQLITE_URLS}")
@@ -282,12 +290,12 @@ class _Reader:
                 self._wrong(f"storage.{'url_file' if 'url_file' in values else 'url'}", error)
         return values
 
-    def _devicehive(self, table: object, listen: Iterable[_Table]) -> _Table:
+    def _devicehive(self, table: object, listen: Iterable[Table]) -> Table:
         values = self._table("devicehive", DeviceHive, table)
-        served = any("devicehive" in each.get("serve", []) for each in listen)
+        served = [api for each in listen for api in each.get("serve", []) if api in TOKEN_APIS]
         given = isinstance(table, dict) and table.keys() & {"jwt_secret", "jwt_secret_file"}
         if served and not given:
-            why = "it or jwt_secret_file is required where a listener serves devicehive"
+            why = f"it or jwt_secret_file is required where a listener serves {served[0]}"
             self._wrong("devicehive.jwt_secret", f"missing; {why}")
         if "jwt_secret" in values and values.get("jwt_secret_encoding") == "hex":
             digits = r"(?:[0-9A-Fa-f]{2})+"
@@ -296,53 +304,17 @@ class _Reader:
                 self._wrong("devicehive.jwt_secret", f"not hexadecimal; allowed: {allowed}")
         return values
 
-
-def _merge(into: _Table, other: _Table) -> None:
-    """Merge tables, append lists of tables, replace everything else."""
-    for name, value in other.items():
-        current = into.get(name)
-        if isinstance(current, dict) and isinstance(value, dict):
-            _merge(current, value)
-        elif _is_tables(current) and _is_tables(value):
-            into[name] = [*current, *value]  # type: ignore[misc]
-        else:
-            into[name] = value
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
-
-def _put(place: Any, parts: Sequence[str], value: Any) -> None:
-    """Set one value in nested tables and lists; what is missing on the way is made.
-
-    :raises ValueError: the way leads through a plain value or beyond the end of a list.
-    """
-    part, *rest = parts
-    if isinstance(place, dict):
-        key: Any = part
-    elif not isinstance(place, list):
-        raise ValueError("a part before its end is no table; allowed: tables and lists of them")
-    elif re.fullmatch("[0-9]{1,9}", part) and int(part) <= len(place):
-        key = int(part)
-        # The index after the last one adds an item.
-        place += [None] * (key == len(place))
-    else:
-        raise ValueError(f"{shown(part)} is no index of the list; allowed: 0 to {len(place)}")
-    if not rest:
-        place[key] = value
-        return
-    if (place.get(key) if isinstance(place, dict) else place[key]) is None:
-        place[key] = [] if rest[0].isdecimal() else {}
-    _put(place[key], rest, value)
-
-
-def _override_value(text: str) -> Any:
-    """Return the TOML value that a text is; the text itself when it is none."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
+    def _devicelink(self, table: object, listen: Iterable[Table], local_only: bool) -> Table:
+        values = self._table("devicelink", DeviceLink, table)
+        served = any("devicelink" in each.get("serve", []) for each in listen)
+        if served and isinstance(table, dict) and "allowed_device_nets" not in table:
+            why = "it is required where a listener serves devicelink"
+            self._wrong("devicelink.allowed_device_nets", f"missing; {why}")
+        host = values.get("host")
+        if local_only and host and not ipaddress.ip_address(host).is_loopback:
+            reason = "not allowed with --dev, which other machines must not reach"
+            self._wrong("devicelink.host", f"{shown(host)} is {reason}; allowed: 127.0.0.1")
+        return values
 
 
 def _secret(base: Path, name: str) -> Secret:

@@ -6,10 +6,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlunsplit
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IListeningPort
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
 
 from gatewayd import __version__
 from gatewayd.client import Credentials
@@ -19,6 +23,7 @@ from gatewayd.service import Gateway, address
 from gatewayd.simulator import SimulatedDevice
 
 DEVICE = "simulated-device"
+LOOPBACK = "127.0.0.1"
 
 
 def _command() -> str:
@@ -30,6 +35,24 @@ def _command() -> str:
     return shlex.quote(relative if not relative.startswith("..") else str(path))
 
 
+@implementer(IHalfCloseableProtocol)
+class Echo(Protocol):
+    """What the simulated device does on its TCP port: it sends back what it receives."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Send it back."""
+        self.transport.write(data)
+
+    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Close once everything is sent back."""
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Do nothing: the connection is closed at once in both directions."""
+
+
 class Welcome(Service):
     """Starts the simulated device once the gateway serves, and tells how to try things out."""
 
@@ -37,6 +60,8 @@ class Welcome(Service):
         self._gateway = gateway
         self._data = data
         self._device: SimulatedDevice | None = None
+        self._echo: IListeningPort | None = None
+        self._echo_port = 0
         self._first = not (data / "gatewayd.db").exists()
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
@@ -47,9 +72,13 @@ class Welcome(Service):
     def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
         """Stop the simulated device."""
         super().stopService()
-        if self._device is None:
-            return maybeDeferred(lambda: None)
-        return maybeDeferred(self._device.stopService)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._echo is not None:
+            await maybeDeferred(self._echo.stopListening)
+        if self._device is not None:
+            await maybeDeferred(self._device.stopService)
 
     def _address(self, api: str) -> str | None:
         settings = self._gateway.settings
@@ -77,11 +106,22 @@ class Welcome(Service):
         if devicehive is not None and not devicehive.startswith("unix:"):
             url = urlunsplit(("ws", devicehive, "/websocket", "", ""))
             credentials = await self._credentials()
+            data = None
+            if self._address("devicelink") == devicehive:
+                self._listen()
+                data = {"address": {"host": LOOPBACK, "ports": [self._echo_port]}}
             self._device = SimulatedDevice(
-                self._gateway.reactor, url, lambda: credentials, device_id=DEVICE
+                self._gateway.reactor, url, lambda: credentials, device_id=DEVICE, data=data
             )
             self._device.startService()
             print(self._text(devicehive, ops, url), file=sys.__stdout__, flush=True)
+
+    def _listen(self) -> None:
+        """Let the simulated device listen on a TCP port."""
+        factory = Factory.forProtocol(Echo)
+        factory.noisy = False
+        echo: Any = self._gateway.reactor.listenTCP(0, factory, interface=LOOPBACK)
+        self._echo, self._echo_port = echo, echo.getHost().port
 
     def _text(self, devicehive: str, ops: str | None, url: str) -> str:
         data = shlex.quote(str(self._data))
@@ -100,6 +140,7 @@ class Welcome(Service):
             f'{talk} \'{{"action":"device/list"}}\'',
             f"{talk} --for 2 '{updates}' '{insert}'",
             f"{talk} --for 3 '{subscribe}'",
+            *self._link_lines(devicehive),
         ]
         login = self._gateway.settings.devicehive.admin_login
         password = (self._data / DEV_ADMIN_PASSWORD).read_text().strip() if self._first else None
@@ -111,9 +152,10 @@ class Welcome(Service):
                 f"{self._data}.",
                 "",
                 f"  DeviceHive     {url}  http://{devicehive}/rest",
+                *([f"  DeviceLink     http://{devicehive}/api/v1/devicelink"] * bool(self._echo)),
                 f"  administrator  {login}, {told} in {self._data / DEV_ADMIN_PASSWORD}",
                 f'  device         "{DEVICE}", simulated: commands echo, reboot, fail, slow; '
-                "telemetry every second",
+                f"telemetry every second{', echo on a TCP port' if self._echo else ''}",
                 "",
                 "Copy any of these lines into another terminal, in the same folder:",
                 "",
@@ -121,3 +163,10 @@ class Welcome(Service):
                 "",
             ]
         )
+
+    def _link_lines(self, devicehive: str) -> list[str]:
+        """Return the line that opens a link to the simulated device, when there are links."""
+        if self._echo is None:
+            return []
+        where = f"--url http://{devicehive} --data {shlex.quote(str(self._data))}"
+        return [f"echo hello | {_command()} link open {DEVICE} {self._echo_port} {where}"]

@@ -1,7 +1,8 @@
-"""The description of the REST API: OpenAPI in JSON, made from the YAML that people write.
+"""The descriptions of the REST APIs: OpenAPI in JSON, made from the YAML that people write.
 
-``python -m gatewayd.openapi`` prints what is kept as gatewayd/api/devicehive/openapi.json. It needs
-the source tree and PyYAML; the daemon needs neither, it serves the JSON.
+``python -m gatewayd.openapi`` prints what is kept as gatewayd/api/devicehive/openapi.json, and
+``python -m gatewayd.openapi devicelink`` that of another API. It needs the source tree and PyYAML;
+the daemon needs neither, it serves the JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-SOURCE = Path(__file__).parent.parent / "docs" / "openapi" / "devicehive.yaml"
+SOURCES = Path(__file__).parent.parent / "docs" / "openapi"
+SOURCE = SOURCES / "devicehive.yaml"
 
 
 def render(text: str) -> str:
@@ -21,4 +23,5 @@ def render(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render(SOURCE.read_text()))
+    (path,) = [SOURCES / f"{api}.yaml" for api in sys.argv[1:]] or [SOURCE]
+    sys.stdout.write(render(path.read_text()))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from gatewayd.nets import parse_ip, parse_networks, parse_port_range, parse_ports
 from gatewayd.quantities import format_duration, format_size, parse_duration, parse_size
 from gatewayd.settings import APIS, LATER_APIS, LATER_TABLES, SECTIONS, Secret, Section
 
@@ -25,7 +26,8 @@ class Key(Struct, frozen=True, kw_only=True):
     """What is known of one key of a table.
 
     :ivar kind: ``"text"``, ``"secret"``, ``"file name"``, ``"choice"``, ``"number"``,
-        ``"duration"``, ``"size"`` or ``"list"``.
+        ``"boolean"``, ``"duration"``, ``"size"``, ``"list"``, ``"IP address"``, ``"networks"``,
+        ``"ports"`` or ``"port range"``.
     :ivar default: its value when the table does not have it; None also when there is none.
     :ivar least: the smallest number; None when there is none.
     :ivar most: the largest number; None when there is none.
@@ -56,6 +58,10 @@ class Key(Struct, frozen=True, kw_only=True):
                 if isinstance(value, int) and not isinstance(value, bool):
                     return self._in_range(value, str)
                 raise ValueError("not a whole number; allowed: digits without quotes")
+            case "boolean":
+                if isinstance(value, bool):
+                    return value
+                raise ValueError("not a boolean; allowed: true, false")
             case "choice":
                 if value in self.choices:
                     return value
@@ -64,6 +70,8 @@ class Key(Struct, frozen=True, kw_only=True):
                 if isinstance(value, list) and value and all(map(_is_text, value)):
                     return value
                 raise ValueError('not a list of texts; allowed: at least one, as in ["ops"]')
+            case "IP address" | "networks" | "ports" | "port range":
+                return _PARSERS[self.kind](value)
             case "secret":
                 return Secret(_text(value))
             case _:
@@ -111,11 +119,18 @@ def keys(section: type[Section]) -> dict[str, Key]:
     return {field.name: _key(field) for field in described.fields}
 
 
+_PARSERS: dict[str, Callable[[object], Any]] = {
+    "IP address": parse_ip,
+    "networks": parse_networks,
+    "ports": parse_ports,
+    "port range": parse_port_range,
+}
 _KINDS: dict[type[msgspec.inspect.Type], str] = {
     msgspec.inspect.StrType: "text",
     msgspec.inspect.CustomType: "secret",
     msgspec.inspect.LiteralType: "choice",
     msgspec.inspect.IntType: "number",
+    msgspec.inspect.BoolType: "boolean",
     msgspec.inspect.ListType: "list",
 }
 
@@ -188,11 +203,12 @@ users of the machine can see a command line.
 
 ## Without a file: `--dev`
 
-`--dev` needs no configuration. It serves `devicehive` on port 8080 and `ops` on port 9090, both on
-127.0.0.1, and keeps everything in the directory that `--data` names (default `./gatewayd-data`,
-made with mode 700): the database in `gatewayd.db`, and, made once with mode 600, the key of the
-tokens in `jwt-secret` and the administrator's password in `admin-password`. `--set` changes any
-setting, but a listener that other machines could reach is refused.
+`--dev` needs no configuration. It serves `devicehive` and `devicelink` on port 8080 and `ops` on
+port 9090, both on 127.0.0.1, and keeps everything in the directory that `--data` names (default
+`./gatewayd-data`, made with mode 700): the database in `gatewayd.db`, and, made once with mode 600,
+the key of the tokens in `jwt-secret` and the administrator's password in `admin-password`. Links
+lead to devices on this machine. `--set` changes any setting, but a listener or links that other
+machines could reach are refused.
 """
 
 
@@ -221,18 +237,27 @@ def _row(key: Key) -> str:
     kind = {
         "choice": ", ".join(f'`"{each}"`' for each in key.choices),
         "list": "list of " + ", ".join(f'`"{each}"`' for each in APIS),
+        "networks": 'list of networks as in `"10.0.0.0/8"`',
+        "ports": 'list of ports and ranges as in `22`, `"8000-8100"`',
+        "port range": "list of two ports",
     }.get(key.kind, key.kind)
     allowed = key.range(write)
     default = "required" if key.required else "none"
     if key.default is not None:
         text = write(key.default)
-        default = f"`{text}`" if key.kind == "number" else f'`"{text}"`'
+        default = f"`{text}`" if key.kind in _UNQUOTED else f'`"{text}"`'
     return (
         f"| `{key.name}` | {kind}{', ' if allowed else ''}{allowed} | {default} | {key.meaning} |\n"
     )
 
 
-_WRITERS: dict[str, Callable[[Any], str]] = {"duration": format_duration, "size": format_size}
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    "duration": format_duration,
+    "size": format_size,
+    "boolean": shown,
+    "port range": lambda ports: str(list(ports)),
+}
+_UNQUOTED = {"number", "boolean", "port range"}
 
 if __name__ == "__main__":
     sys.stdout.write(render())

@@ -19,14 +19,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
+from gatewayd.api.devicelink.api import DeviceLink
 from gatewayd.api.ops.health import Health
+from gatewayd.core.addresses import Addresses
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.core.gateway import Core
 from gatewayd.core.interfaces import Store
+from gatewayd.core.line import Address, Rebind
+from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
 from gatewayd.errors import ConfigError
-from gatewayd.settings import Listen, Settings
+from gatewayd.settings import TOKEN_APIS, Listen, Settings
+from gatewayd.settings import DeviceLink as LinkSettings
 from gatewayd.storage.sqlite import SQLiteStore
+from gatewayd.transport.lines import SocketLines
+from gatewayd.transport.names import Names, is_mine
+from gatewayd.transport.ports import PortPool
 from gatewayd.transport.root import Mount, Root
 from gatewayd.transport.site import GatewaySite, HttpLimits
 from gatewayd.transport.websocket import WebSocketLimits
@@ -51,9 +59,10 @@ class Gateway(Service):
     """The daemon.
 
     Start: bind every listener, open the store, start the core, let the listeners accept. Stop:
-    stop accepting, answer what was taken, close the sockets, flush and close the store.
+    stop accepting, answer what was taken, close the sockets and the links, flush and close the
+    store.
 
-    :ivar core: what the APIs are given.
+    :ivar core: what the APIs are given. :ivar links: None when no listener serves them.
     :ivar ports: one per listener of the settings, in their order; open once it has started.
     :ivar ready: fires once everything serves; fails with what prevented it.
     """
@@ -71,12 +80,37 @@ class Gateway(Service):
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         retention = int(settings.storage.retention * 1000)
         self.core = Core(self._store, _tokens(settings, wall), in_thread, wall, reactor, retention)
-        self._apis: dict[str, Api] = {"devicehive": _devicehive(settings, self.core, reactor)}
+        self._apis: dict[str, Api] = {}
+        if settings.serves("devicehive"):
+            self._apis["devicehive"] = _devicehive(settings, self.core, reactor)
+        self.links: Links | None = None
+        self._lines = SocketLines(PortPool(*settings.devicelink.port_range, reactor), reactor)
+        if settings.serves("devicelink"):
+            self.links = self._links(Names(in_thread, reactor))
+            advertise = settings.devicelink.advertise
+            self._apis["devicelink"] = DeviceLink(self.links, self.core.authentication, advertise)
         self._mounts: dict[str, Mount] = {**self._apis, "ops": Health(self._checks())}
         self._sites = [self._site(listen) for listen in settings.listen]
 
     def _checks(self) -> dict[str, Callable[[], bool]]:
         return {"serving": lambda: self._serving, "store": lambda: self._store.healthy}
+
+    def _links(self, names: Names) -> Links:
+        core, settings = self.core, self.settings.devicelink
+        nets, ports = settings.allowed_device_nets or [], settings.allowed_device_ports
+        addresses = Addresses(nets, ports, names, self._own, is_mine)
+        links = Links(
+            _link_rules(settings), core.registry, core.timeline, addresses, self._lines,
+            self.reactor,
+        )  # fmt: skip
+        core.devices.deleted.append(links.device_deleted)
+        return links
+
+    def _own(self) -> list[Address]:
+        """Return where the gateway listens, for its APIs and for the clients of links."""
+        hosts: list[Any] = [port.getHost() for port in self.ports]
+        listeners = [Address(host.host, host.port) for host in hosts if hasattr(host, "port")]
+        return listeners if self.links is None else listeners + self.links.ports()
 
     def _site(self, listen: Listen) -> GatewaySite:
         limits = self.settings.limits
@@ -119,9 +153,11 @@ class Gateway(Service):
     async def _start(self) -> None:
         settings = self.settings
         self.ports = [await binding for binding in self._bindings]
+        if settings.serves("devicelink") and not is_mine(settings.devicelink.host):
+            raise ConfigError(f"devicelink.host: {settings.devicelink.host} is not this machine's")
         await self._store.start()
         password = settings.devicehive.admin_password
-        if settings.serves("devicehive"):
+        if any(settings.serves(api) for api in TOKEN_APIS):
             await bootstrap(
                 self._store, self.core.passwords, settings.devicehive.admin_login,
                 None if password is None else password.reveal(),
@@ -152,6 +188,7 @@ class Gateway(Service):
         await DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
         stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._apis.values()]
         await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites)])
+        self._lines.close()
         self.core.stop()
         await self._store.stop()
         self.log.info("stopped")
@@ -198,6 +235,18 @@ def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:
         connections_per_address=limits.connections_per_address,
     )  # fmt: skip
     return DeviceHive(core, reactor, session, sockets)
+
+
+def _link_rules(settings: LinkSettings) -> LinkRules:
+    return LinkRules(
+        host=settings.host, device_port=settings.device_port,
+        idle=None if settings.timeout is None else settings.timeout / 1000,
+        tcp_idle=settings.tcp_idle, claim=settings.claim_timeout,
+        connect=settings.connect_timeout, linger=settings.linger, rebind=Rebind(settings.rebind),
+        rate=settings.rate, lifetime=settings.max_lifetime, per_device=settings.links_per_device,
+        per_principal=settings.links_per_principal, total=settings.links,
+        strict_ctr=settings.strict_ctr,
+    )  # fmt: skip
 
 
 def address(port: IListeningPort) -> str:

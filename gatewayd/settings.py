@@ -21,14 +21,18 @@ MIB = 1024 * KIB
 
 REDACTED = "[redacted]"
 
+#: The longest time in ms that a number of 32 bits holds, about 25 days.
+MAX_TIMEOUT = 2**31 - 1
+
 #: What a listener can serve.
-APIS = ("devicehive", "ops")
+APIS = ("devicehive", "devicelink", "ops")
+#: Of these, what the gateway's own tokens open.
+TOKEN_APIS = ("devicehive", "devicelink")
 #: What a listener will be able to serve.
-LATER_APIS = ("cloudrelay", "devicelink", "ux4iot", "iotkit")
+LATER_APIS = ("cloudrelay", "ux4iot", "iotkit")
 #: Tables that will exist: the name, and how the file writes its headline.
 LATER_TABLES = {
     "node": "[node]",
-    "devicelink": "[devicelink]",
     "cloudrelay": "[cloudrelay]",
     "oauth": "[[oauth.client]]",
     "iotkit": "[iotkit]",
@@ -72,6 +76,10 @@ class Secret:
 Duration = Annotated[float, Meta(extra={"kind": "duration"})]
 Size = Annotated[int, Meta(extra={"kind": "size"})]
 FileName = Annotated[str, Meta(extra={"kind": "file name"})]
+IpAddress = Annotated[str, Meta(extra={"kind": "IP address"})]
+Networks = Annotated[list[str], Meta(extra={"kind": "networks"})]
+PortRange = Annotated[tuple[int, int], Meta(extra={"kind": "port range"})]
+Ports = Annotated[list[tuple[int, int]], Meta(extra={"kind": "ports"})]
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,7 +193,7 @@ class DeviceHive(Section, frozen=True):
         Secret | None,
         Meta(
             description="Signs and verifies the tokens. This or `jwt_secret_file` is required "
-            "where a listener serves `devicehive`."
+            "where a listener serves `devicehive` or `devicelink`."
         ),
     ] = None
     jwt_secret_file: Annotated[
@@ -219,6 +227,92 @@ class DeviceHive(Section, frozen=True):
     admin_password_file: Annotated[
         FileName | None, Meta(description="A file that holds the password.")
     ] = None
+
+
+class DeviceLink(Section, frozen=True):
+    """The DeviceLink API: the ports of links, where they may lead, and how many there may be."""
+
+    host: Annotated[
+        IpAddress,
+        Meta(description="The interface on which the clients of links connect."),
+    ] = "127.0.0.1"
+    port_range: Annotated[
+        PortRange,
+        Meta(description="The lowest and the highest port of links, from 1024 to 65535."),
+    ] = (40000, 49999)
+    advertise: Annotated[
+        str | None,
+        Meta(
+            description="The host that clients are told to connect to; without it, the one to "
+            "which they sent their request."
+        ),
+    ] = None
+    device_port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(description="The port of the device when a request names none."),
+    ] = None
+    timeout: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_TIMEOUT)] | None,
+        Meta(
+            description="Milliseconds without traffic after which a UDP link ends, when a request "
+            "does not say."
+        ),
+    ] = None
+    tcp_idle: Annotated[
+        Annotated[float, Meta(extra={"kind": "duration"}, ge=0.001)] | None,
+        Meta(description="How long a TCP link may be without traffic."),
+    ] = None
+    claim_timeout: Annotated[
+        Annotated[float, Meta(extra={"kind": "duration"}, ge=0.001)] | None,
+        Meta(description="How long a link waits for a client, at first and after each."),
+    ] = None
+    connect_timeout: Annotated[
+        Duration, Meta(description="How long connecting to a device may take.", ge=0.001)
+    ] = 10.0
+    linger: Annotated[
+        Duration,
+        Meta(
+            description="How long a TCP connection is kept whose one direction has ended.", ge=0.001
+        ),
+    ] = 60.0
+    max_lifetime: Annotated[
+        Annotated[float, Meta(extra={"kind": "duration"}, ge=0.001)] | None,
+        Meta(description="How long a link lives at most, whatever a request says."),
+    ] = None
+    rebind: Annotated[
+        Literal["never", "host", "any"],
+        Meta(
+            description="Who may take a TCP link when its first client has gone: nobody, which "
+            "ends it; a client with the same IP address; anybody."
+        ),
+    ] = "host"
+    allowed_device_nets: Annotated[
+        Networks | None,
+        Meta(
+            description="Where devices may be. Loopback and link-local addresses count only if "
+            "a network has nothing else. Required where a listener serves `devicelink`."
+        ),
+    ] = None
+    allowed_device_ports: Annotated[
+        Ports | None,
+        Meta(description="The ports of devices that links may lead to; without it, all."),
+    ] = None
+    links_per_device: Annotated[int, Meta(description="Links to one device.", ge=1)] = 4
+    links_per_principal: Annotated[
+        int, Meta(description="Links of one user, whatever tokens it uses.", ge=1)
+    ] = 32
+    links: Annotated[int, Meta(description="Links all together.", ge=1)] = 1000
+    rate: Annotated[
+        Annotated[int, Meta(extra={"kind": "size"}, ge=1)] | None,
+        Meta(description="Bytes per second and direction of one link."),
+    ] = None
+    strict_ctr: Annotated[
+        bool,
+        Meta(
+            description="Whether a key and initialization vector that were used before are "
+            "refused with `aes-256-ctr`, and not just warned of."
+        ),
+    ] = False
 
 
 class Limits(Section, frozen=True):
@@ -283,6 +377,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: list[Listen]
     storage: Storage
     devicehive: DeviceHive = DeviceHive()
+    devicelink: DeviceLink = DeviceLink()
     limits: Limits = Limits()
     service: Service = Service()
 
@@ -296,6 +391,7 @@ SECTIONS: dict[str, type[Section]] = {
     "listen": Listen,
     "storage": Storage,
     "devicehive": DeviceHive,
+    "devicelink": DeviceLink,
     "limits": Limits,
     "service": Service,
 }

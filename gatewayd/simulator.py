@@ -41,6 +41,7 @@ class SimulatedDevice(Service):
     :param credentials_source: is asked before each login; what it raises as OSError or ValueError
         counts as a refused login.
     :param interval: seconds between two reports.
+    :param data: what is registered with the device, besides that it is simulated.
     :param clock: times everything but the connections; the reactor by default.
     :param retry_policy: tells how many seconds to wait before connecting again, after how many
         attempts in vain.
@@ -57,6 +58,7 @@ class SimulatedDevice(Service):
         device_id: str = "simulated-device",
         interval: float = 1.0,
         *,
+        data: Message | None = None,
         clock: IReactorTime | None = None,
         retry_policy: Callable[[int], float] = RECONNECTING,
     ) -> None:
@@ -64,6 +66,7 @@ class SimulatedDevice(Service):
         self._address = Address.parse(url)
         self._credentials_source = credentials_source
         self._interval = interval
+        self._data = {"simulated": True, **(data or {})}
         self._clock: IReactorTime = reactor if clock is None else clock
         self._retry_policy = retry_policy
         factory: Any = ClientFactory(self._address, reactor, self._clock, self._met)
@@ -120,7 +123,7 @@ class SimulatedDevice(Service):
     async def _attach(self, client: Client) -> None:
         """Log in and become the device."""
         since = {} if self._last_timestamp is None else {"timestamp": self._last_timestamp}
-        device = {"name": "Simulated device", "data": {"simulated": True}}
+        device = {"name": "Simulated device", "data": self._data}
         patience = self._clock.callLater(PATIENCE, client.abort, _SILENCE)
         try:
             await client.opened

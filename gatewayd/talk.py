@@ -42,6 +42,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", type=_address, default=DEFAULT_URL, help="the server (default: %(default)s)"
     )
+    add_login_options(parser)
+
+
+def add_login_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that tell who logs in."""
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--data",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.config_files import Files
 
 if TYPE_CHECKING:
+    from tests.api.links import Linked, Sockets, Start
     from tests.fake_server import FakeServer
 
 settings.register_profile(
@@ -60,3 +61,30 @@ async def server(clean: None) -> AsyncIterator[FakeServer]:
     fake = FakeServer(reactor)
     yield fake
     await fake.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Return what starts a gateway with links, and what else is served; with their settings."""
+    from tests.api.links import Linked, link_settings
+
+    started: list[Linked] = []
+
+    async def start(*others: str, **links: Any) -> Linked:
+        started.append(Linked(link_settings(tmp_path / "gatewayd.db", *others, **links)))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for each in started:
+        await each.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def sockets() -> AsyncIterator[Sockets]:
+    """Return devices and clients that end with the test."""
+    from tests.api.links import Sockets
+
+    sockets = Sockets()
+    yield sockets
+    await sockets.close()

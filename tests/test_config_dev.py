@@ -22,16 +22,18 @@ def mode(path: Path) -> int:
 
 
 def test_dev_settings(tmp_path: Path) -> None:
-    """--dev serves DeviceHive and ops on loopback and keeps its database in its directory."""
+    """--dev serves its APIs and ops on loopback and keeps its database in its directory."""
     settings = config.dev(tmp_path / "data")
     assert settings.listen == [
-        Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=["devicehive"]),
+        Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=["devicehive", "devicelink"]),
         Listen(endpoint="tcp:9090:interface=127.0.0.1", serve=["ops"]),
     ]
     assert settings.storage.path == tmp_path / "data" / "gatewayd.db"
     assert settings.devicehive.jwt_secret_encoding == "hex"
     assert len(bytes.fromhex(look_up(settings, "devicehive.jwt_secret"))) == 32
     assert len(look_up(settings, "devicehive.admin_password")) >= 16
+    assert settings.devicelink.host == "127.0.0.1"
+    assert settings.devicelink.allowed_device_nets == ["127.0.0.0/8"]
 
 
 def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
@@ -71,6 +73,7 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
             "storage.url=sqlite:other.db",
             "devicehive.jwt_secret=own",
             "devicehive.admin_password=pw",
+            'devicelink.allowed_device_nets=["10.0.0.0/8"]',
         ],
     )
     assert settings.limits.body == 2097152
@@ -79,6 +82,7 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
     assert look_up(settings, "devicehive.jwt_secret") == "own"
     assert settings.devicehive.jwt_secret_encoding == "devicehive"
     assert look_up(settings, "devicehive.admin_password") == "pw"
+    assert settings.devicelink.allowed_device_nets == ["10.0.0.0/8"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,6 +133,18 @@ def test_dev_stays_on_this_machine(tmp_path: Path, endpoint: str) -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_dev_links_stay_on_this_machine(tmp_path: Path, host: str) -> None:
+    """Under --dev other machines cannot reach links, either."""
+    with pytest.raises(ConfigError) as raised:
+        config.dev(tmp_path, [f"devicelink.host={host}"])
+    assert str(raised.value) == (
+        f'devicelink.host: "{host}" is not allowed with --dev, which other machines must not '
+        "reach; allowed: 127.0.0.1"
+    )
+    assert config.dev(tmp_path, ["devicelink.host=::1"]).devicelink.host == "::1"
+
+
 def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
     """A data directory that cannot be made, and a secret in it that is empty, are named."""
     file = tmp_path / "file"
@@ -141,7 +157,7 @@ def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
         config.dev(tmp_path)
 
 
-@pytest.mark.parametrize("override", ["devicehive=5", "storage=5"])
+@pytest.mark.parametrize("override", ["devicehive=5", "devicelink=5", "storage=5"])
 def test_dev_reports_what_is_no_table(tmp_path: Path, override: str) -> None:
     """A table overridden by a value is an error under --dev, too."""
     with pytest.raises(ConfigError, match=r"not a table; allowed: a table with keys"):

@@ -7,7 +7,7 @@ import pytest
 from gatewayd import config
 from gatewayd.errors import ConfigError
 from gatewayd.settings import LATER_APIS, LATER_TABLES
-from tests.config_files import MINIMAL, PLANTED, Files
+from tests.config_files import MINIMAL, OPS_ONLY, PLANTED, Files
 
 # What is refused
 
@@ -59,6 +59,89 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
             "devicehive.jwt_secret: not hexadecimal; allowed: pairs of hexadecimal digits, as "
             'jwt_secret_encoding is "hex"',
         ),
+        (
+            "devicelink.host=localhost",
+            'devicelink.host: "localhost" is not an IP address; allowed: as in "127.0.0.1"',
+        ),
+        ("devicelink.host=2130706433", "devicelink.host: 2130706433 is not an IP address; "),
+        *(
+            (
+                f"devicelink.port_range={value}",
+                f"devicelink.port_range: {shown} is not a range of ports; allowed: the lowest and "
+                "the highest, from 1024 to 65535, as in [40000, 49999]",
+            )
+            for value, shown in [
+                ("[50000, 40000]", "[50000, 40000]"),
+                ("[1023, 40000]", "[1023, 40000]"),
+                ("[40000, 65536]", "[40000, 65536]"),
+                ("[40000]", "[40000]"),
+                ("[40000, 40001, 40002]", "[40000, 40001, 40002]"),
+                ("[40000, true]", "[40000, True]"),
+                ('["40000", 40001]', "['40000', 40001]"),
+                ("40000", "40000"),
+                ("40000-40001", '"40000-40001"'),
+            ]
+        ),
+        *(
+            (
+                f"devicelink.allowed_device_nets={value}",
+                f"devicelink.allowed_device_nets: {shown} is not a list of networks",
+            )
+            for value, shown in [
+                ("[]", "[]"),
+                ("10.0.0.0/8", '"10.0.0.0/8"'),
+                ('["10.0.0.1/8"]', "['10.0.0.1/8']"),
+                ('["10.0.0.0/33"]', "['10.0.0.0/33']"),
+                ('["10.0.0.0/8", "home"]', "['10.0.0.0/8', 'home']"),
+                ("[10]", "[10]"),
+                ('["127.1"]', "['127.1']"),
+            ]
+        ),
+        *(
+            (
+                f"devicelink.allowed_device_ports={value}",
+                f"devicelink.allowed_device_ports: {shown} is not a list of ports; allowed: "
+                '1 to 65535, at least one, as in [22, "8000-8100"]',
+            )
+            for value, shown in [
+                ("[]", "[]"),
+                ("22", "22"),
+                ("[0]", "[0]"),
+                ("[65536]", "[65536]"),
+                ('["90-80"]', "['90-80']"),
+                ('["-80"]', "['-80']"),
+                ('["ssh"]', "['ssh']"),
+                ("[22, true]", "[22, True]"),
+                ("[22.0]", "[22.0]"),
+                ("[-22]", "[-22]"),
+            ]
+        ),
+        (
+            "devicelink.device_port=0",
+            "devicelink.device_port: 0 is out of range; allowed: at least 1 and at most 65535",
+        ),
+        (
+            "devicelink.timeout=1s",
+            'devicelink.timeout: "1s" is not a whole number; allowed: digits without quotes',
+        ),
+        (
+            "devicelink.timeout=2147483648",
+            "devicelink.timeout: 2147483648 is out of range; allowed: at least 1 and at most",
+        ),
+        (
+            "devicelink.claim_timeout=0",
+            "devicelink.claim_timeout: 0 is out of range; allowed: at least 1ms",
+        ),
+        ("devicelink.rate=0", "devicelink.rate: 0 is out of range; allowed: at least 1B"),
+        (
+            "devicelink.rebind=all",
+            'devicelink.rebind: "all" is not allowed; allowed: "any", "host", "never"',
+        ),
+        (
+            "devicelink.strict_ctr=1",
+            "devicelink.strict_ctr: 1 is not a boolean; allowed: true, false",
+        ),
+        ("devicelink.links=0", "devicelink.links: 0 is out of range; allowed: at least 1"),
         (f"limits={PLANTED}", "limits: not a table; allowed: a table with keys"),
         ("listen=5", "listen: not a list of tables; allowed: [[listen]] tables"),
         ("listen.0=5", "listen.0: not a table; allowed: a table with keys"),
@@ -76,7 +159,7 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
         ),
         (
             'listen.0.serve=["devicehive", "mqtt"]',
-            'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "ops"',
+            'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "devicelink", "ops"',
         ),
         (
             "storage.url=postgresql://u:hunter2-planted@h/db",
@@ -131,7 +214,7 @@ def test_api_for_later(files: Files, api: str) -> None:
     """An API that later versions will have is refused as such."""
     assert files.problems(overrides=[f'listen.0.serve=["{api}"]']) == [
         f'listen.0.serve.0: "{api}" is not available yet in this version; '
-        'allowed: "devicehive", "ops"'
+        'allowed: "devicehive", "devicelink", "ops"'
     ]
 
 
@@ -145,6 +228,20 @@ def test_what_is_missing(files: Files) -> None:
         "listen.0.endpoint: missing; it has no default",
         "devicehive.jwt_secret: missing; it or jwt_secret_file is required where a listener "
         "serves devicehive",
+    ]
+
+
+def test_what_links_need(files: Files) -> None:
+    """Where links are served, the key of the tokens and the networks of devices are required."""
+    text = OPS_ONLY.replace('"ops"', '"devicelink"')
+    assert files.problems(text) == [
+        "devicehive.jwt_secret: missing; it or jwt_secret_file is required where a listener "
+        "serves devicelink",
+        "devicelink.allowed_device_nets: missing; it is required where a listener serves "
+        "devicelink",
+    ]
+    assert files.problems(text, ["devicelink=5", "devicehive.jwt_secret=x"]) == [
+        "devicelink: not a table; allowed: a table with keys"
     ]
 
 

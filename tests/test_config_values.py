@@ -25,6 +25,27 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "devicehive.refresh_token_lifetime": ("2d", 172800.0),
     "devicehive.admin_login": ("root", "root"),
     "devicehive.admin_password": ("pass word", "pass word"),
+    "devicelink.host": ("::1", "::1"),
+    "devicelink.port_range": ("[1024, 65535]", (1024, 65535)),
+    "devicelink.advertise": ("links.example", "links.example"),
+    "devicelink.device_port": ("8000", 8000),
+    "devicelink.timeout": ("60000", 60000),
+    "devicelink.tcp_idle": ("1h", 3600.0),
+    "devicelink.claim_timeout": ("10m", 600.0),
+    "devicelink.connect_timeout": ("3s", 3.0),
+    "devicelink.linger": ("5s", 5.0),
+    "devicelink.max_lifetime": ("12h", 43200.0),
+    "devicelink.rebind": ("never", "never"),
+    "devicelink.allowed_device_nets": ('["10.0.0.7", "FD00::/8"]', ["10.0.0.7/32", "fd00::/8"]),
+    "devicelink.allowed_device_ports": (
+        '[22, "80", "8000-8100"]',
+        [(22, 22), (80, 80), (8000, 8100)],
+    ),
+    "devicelink.links_per_device": ("1", 1),
+    "devicelink.links_per_principal": ("2", 2),
+    "devicelink.links": ("3", 3),
+    "devicelink.rate": ("1MiB", 1048576),
+    "devicelink.strict_ctr": ("true", True),
     "limits.body": ("2MiB", 2097152),
     "limits.ws_message": ("64KiB", 65536),
     "limits.send_window": ("10kB", 10000),
@@ -89,6 +110,10 @@ def test_defaults(files: Files) -> None:
     assert settings.devicehive.refresh_token_lifetime == 182 * 86400
     assert settings.devicehive.admin_login == "dhadmin"
     assert settings.devicehive.admin_password is None
+    links = settings.devicelink
+    assert (links.host, links.port_range, links.rebind) == ("127.0.0.1", (40000, 49999), "host")
+    assert (links.links_per_device, links.links_per_principal, links.links) == (4, 32, 1000)
+    assert (links.connect_timeout, links.linger, links.strict_ctr) == (10, 60, False)
     limits = settings.limits
     assert limits.body == limits.ws_message == limits.send_window == 1048576
     times = (limits.authentication, limits.header, limits.body_time, limits.idle, limits.keepalive)
@@ -262,7 +287,8 @@ def test_example_loads(files: Files) -> None:
     files.write("jwt-secret", "00ff" * 16)
     files.write("admin-password", "secret")
     settings = files.load(example.read_text())
-    assert [each.serve for each in settings.listen] == [["devicehive"], ["ops"]]
+    assert [each.serve for each in settings.listen] == [["devicehive", "devicelink"], ["ops"]]
+    assert settings.devicelink.claim_timeout == 600
     assert all(each.is_local for each in settings.listen)
     assert settings.limits == type(settings.limits)()
     assert settings.service == type(settings.service)()

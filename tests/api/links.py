@@ -83,14 +83,14 @@ class Linked(Daemon):
         wanted = DeviceChange(**{"name": device_id, "data": data, **change})
         return await self.core.devices.save(await self.root(), device_id, wanted)
 
-    async def client(self) -> tuple[User, Device]:
-        """Create a client and a device in a network of its own."""
+    async def client(self, name: str = "D") -> tuple[User, Device]:
+        """Create a client and a device in a network of its own, all of the same name."""
         core, root = self.core, await self.root()
-        network = await core.networks.insert(root, "theirs", None)
-        change = UserChange(login="client", password="client_#911", role=1)
+        network = await core.networks.insert(root, name, None)
+        change = UserChange(login=f"client-{name}", password="client_#911", role=1)
         user = await core.users.insert(root, change)
         await core.users.assign(root, GroupKind.NETWORK, user.id, network.id, True)
-        return user, await self.device(network=network.id)
+        return user, await self.device(name, network=network.id)
 
     async def records(self, kind: Kind, count: int = 1) -> list[dict[str, Any]]:
         """Return what is recorded of links once there is so much of it."""

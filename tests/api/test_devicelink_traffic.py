@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
+from gatewayd.core.model import Kind
 from tests.api.links import IV, KEY, Linked, Pipe, Sockets, Start, revoke
 from tests.api.scene import token, turn, until
 from tests.harness import reactor
@@ -198,26 +199,28 @@ async def test_unreachable(start: Start, sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "body"),
+    ("rules", "bodies"),
     [
-        ({"claim_timeout": 0.05}, {}),
-        ({"claim_timeout": 0.05}, {"protocol": "udp"}),
-        ({}, {"protocol": "udp", "timeout": 50}),
-        ({"timeout": 50}, {"protocol": "udp"}),
-        ({}, {"maxLifetime": 50}),
-        ({"max_lifetime": 0.05}, {"protocol": "udp"}),
+        ({"claim_timeout": 0.05}, [{"protocol": "tcp"}, {"protocol": "udp"}]),
+        ({"timeout": 50}, [{"protocol": "udp"}]),
+        ({"max_lifetime": 0.05}, [{"protocol": "tcp"}, {"protocol": "udp"}]),
+        (
+            {},
+            [{"protocol": "udp", "timeout": 50}, {"protocol": "tcp", "maxLifetime": 50}],
+        ),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_timeouts(start: Start, rules: dict[str, Any], body: dict[str, Any]) -> None:
+async def test_timeouts(start: Start, rules: dict[str, Any], bodies: list[dict[str, Any]]) -> None:
     """Each timeout ends a link, which is recorded, and its token is unknown."""
     linked = await start(**rules)
     await linked.device()
-    opened = await linked.opened(**{"devicePort": 22, **body})
-    outcome = await linked.outcome()
-    assert outcome["outcome"] == "timed out"
+    opened = [await linked.opened(devicePort=22, **body) for body in bodies]
+    records = await linked.records(Kind.LINK_CLOSED, len(bodies))
+    assert {record["outcome"] for record in records} == {"timed out"}
     assert await linked.listed() == []
-    assert (await linked.ask("DELETE", f"/{opened['token']}")).code == 404
+    for each in opened:
+        assert (await linked.ask("DELETE", f"/{each['token']}")).code == 404
 
 
 @pytest_twisted.ensureDeferred
@@ -262,31 +265,30 @@ async def test_rate(start: Start, sockets: Sockets) -> None:
     assert reactor.seconds() - began > 0.4
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize("change", ["user locked", "network taken", "device blocked"])
 @pytest_twisted.ensureDeferred
-async def test_revoked_in_use(start: Start, sockets: Sockets, protocol: str, change: str) -> None:
-    """Revoking a permission, or blocking the device, cuts what flows."""
+async def test_revoked_in_use(start: Start, sockets: Sockets) -> None:
+    """Revoking a permission, or blocking the device, cuts what flows over TCP and UDP."""
     linked = await start()
-    user, registered = await linked.client()
-    device = sockets.tcp_device() if protocol == "tcp" else sockets.udp_device()
-    body = {"protocol": protocol, "devicePort": device}
-    answer = await linked.ask("POST", "/D", body, token=token(u=user.id, a=[101]))
-    port = answer.json["port"]
-    pipe, (datagrams, transport) = None, sockets.udp_client()
-    if protocol == "tcp":
-        pipe = await sockets.connect(port)
+    for change in ("user locked", "network taken", "device blocked"):
+        user, device = await linked.client(change.replace(" ", "-"))
+        ports = []
+        for protocol, port in [("tcp", sockets.tcp_device()), ("udp", sockets.udp_device())]:
+            body = {"protocol": protocol, "devicePort": port}
+            answer = await linked.ask(
+                "POST", f"/{device.id}", body, token=token(u=user.id, a=[101])
+            )
+            ports.append(answer.json["port"])
+        pipe = await sockets.connect(ports[0])
         pipe.write(b"x")
         await pipe.until(1)
-    else:
-        transport.write(b"x", ("127.0.0.1", port))
-        await until(lambda: datagrams.received == [b"x"])
-    await revoke(linked, change, user, registered)
-    if pipe is not None:
+        datagrams, transport = sockets.udp_client()
+        transport.write(b"x", ("127.0.0.1", ports[1]))
+        await until(lambda received=datagrams.received: received == [b"x"])
+        await revoke(linked, change, user, device)
         assert await closed(pipe)
-    else:
-        transport.write(b"y", ("127.0.0.1", port))
-    outcome = await linked.outcome()
-    assert (outcome["outcome"], outcome["bytes_up"], outcome["bytes_down"]) == ("revoked", 1, 1)
-    assert await linked.listed() == []
-    assert datagrams.received in ([], [b"x"])
+        transport.write(b"y", ("127.0.0.1", ports[1]))
+        assert await linked.listed() == []
+        assert datagrams.received == [b"x"]
+    for record in await linked.records(Kind.LINK_CLOSED, 6):
+        assert record["outcome"] == "revoked"
+        assert (record["bytes_up"], record["bytes_down"], record["clients"]) == (1, 1, 1)

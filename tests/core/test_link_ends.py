@@ -46,28 +46,27 @@ async def test_states(bench: Bench) -> None:
     assert (link.state, link.client, link.ending) == (State.CLOSED, CLIENT, Ending.COMPLETED)
 
 
-@pytest.mark.parametrize(
-    "ending", [Ending.COMPLETED, Ending.TIMED_OUT, Ending.REFUSED, Ending.UNREACHABLE]
-)
 @bounded
-async def test_ends_by_itself(bench: Bench, ending: Ending) -> None:
+async def test_ends_by_itself(bench: Bench) -> None:
     """A line that ends is recorded with its outcome and its counts, and its token is unknown."""
     linking = Linking(bench)
-    device = await linking.device()
-    link, token = await linking.open(device, wire=Wire.UDP)
-    line = linking.line
-    line.watcher.client_came(CLIENT)
-    line.traffic.bytes_up, line.traffic.bytes_down = 10, 20
-    line.traffic.packets_up, line.traffic.packets_down = 1, 2
-    line.traffic.clients, line.traffic.refused, line.traffic.dropped = 3, 4, 5
-    line.end(ending)
-    with pytest.raises(NotFound):
-        await linking.links.delete(bench.admin, token)
-    assert await outcome(bench, device) == {
-        "link": link.name, "protocol": "udp", "outcome": ending.value, "client": "192.0.2.9:5000",
-        "bytes_up": 10, "bytes_down": 20, "packets_up": 1, "packets_down": 2, "clients": 3,
-        "refused": 4, "dropped": 5,
-    }  # fmt: skip
+    endings = [Ending.COMPLETED, Ending.TIMED_OUT, Ending.REFUSED, Ending.UNREACHABLE]
+    for ending in endings:
+        device = await linking.device(ending.name)
+        link, token = await linking.open(device, wire=Wire.UDP)
+        line = linking.line
+        line.watcher.client_came(CLIENT)
+        line.traffic.bytes_up, line.traffic.bytes_down = 10, 20
+        line.traffic.packets_up, line.traffic.packets_down = 1, 2
+        line.traffic.clients, line.traffic.refused, line.traffic.dropped = 3, 4, 5
+        line.end(ending)
+        with pytest.raises(NotFound):
+            await linking.links.delete(bench.admin, token)
+        assert await outcome(bench, device) == {
+            "link": link.name, "protocol": "udp", "outcome": ending.value,
+            "client": "192.0.2.9:5000", "bytes_up": 10, "bytes_down": 20, "packets_up": 1,
+            "packets_down": 2, "clients": 3, "refused": 4, "dropped": 5,
+        }  # fmt: skip
 
 
 @bounded
@@ -91,25 +90,22 @@ async def test_delete(bench: Bench) -> None:
     assert (await records(bench, device))[-1][1]["outcome"] == "deleted"
 
 
-@pytest.mark.parametrize(
-    ("rule", "asked", "lifetime"),
-    [(None, 5.0, 5.0), (5.0, None, 5.0), (5.0, 9.0, 5.0), (5.0, 0.001, 0.001)],
-)
 @bounded
-async def test_lifetime(
-    bench: Bench, rule: float | None, asked: float | None, lifetime: float
-) -> None:
+async def test_lifetime(bench: Bench) -> None:
     """A link ends with its lifetime, which a request can make shorter than the operator's."""
-    linking = Linking(bench, lifetime=rule)
-    device = await linking.device()
-    link, _ = await linking.open(device, lifetime=asked)
-    assert link.expires == START + int(lifetime * 1000)
-    linking.line.watcher.client_came(CLIENT)
-    bench.timers.advance(lifetime * 0.9)
-    assert linking.line.closes == 0
-    bench.timers.advance(lifetime * 0.1 + 1e-9)
-    assert linking.line.closes == 1
-    assert (await outcome(bench, device))["outcome"] == "timed out"
+    for number, (rule, asked, lifetime) in enumerate(
+        [(None, 5.0, 5.0), (5.0, None, 5.0), (5.0, 9.0, 5.0), (5.0, 0.001, 0.001)]
+    ):
+        linking = Linking(bench, lifetime=rule)
+        device = await linking.device(f"D{number}")
+        link, _ = await linking.open(device, lifetime=asked)
+        assert link.expires == START + int(lifetime * 1000)
+        linking.line.watcher.client_came(CLIENT)
+        bench.timers.advance(lifetime * 0.9)
+        assert linking.line.closes == 0
+        bench.timers.advance(lifetime * 0.1 + 1e-9)
+        assert linking.line.closes == 1
+        assert (await outcome(bench, device))["outcome"] == "timed out"
 
 
 @bounded

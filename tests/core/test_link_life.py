@@ -314,4 +314,4 @@ class LinkLife(RuleBasedStateMachine):
 
 
 TestLinkLife = LinkLife.TestCase
-TestLinkLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLinkLife.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

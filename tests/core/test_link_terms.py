@@ -7,9 +7,7 @@ from twisted.logger import capturedLogs
 
 from gatewayd.core.access import Action
 from gatewayd.core.line import Address, Cipher, Encryption, Wire
-from gatewayd.errors import (
-    Invalid,
-)
+from gatewayd.errors import Invalid
 from tests.core.bench import Bench, bounded
 from tests.core.linking import REQUESTER, Linking, limited, refusal
 
@@ -19,66 +17,59 @@ KEY = Encryption(Cipher.CTR, bytes(32), bytes(16))
 # The client's side
 
 
-@pytest.mark.parametrize(
-    ("wire", "host", "action", "allowed"),
-    [
-        (Wire.TCP, "198.51.100.1", False, True),
-        (Wire.UDP, REQUESTER, False, True),
-        (Wire.UDP, f"::ffff:{REQUESTER}", False, True),
-        (Wire.UDP, "mine", False, True),
-        (Wire.UDP, "198.51.100.1", False, False),
-        (Wire.UDP, "other", False, False),
-        (Wire.UDP, "198.51.100.1", True, True),
-    ],
-)
 @bounded
-async def test_source(bench: Bench, wire: Wire, host: str, action: bool, allowed: bool) -> None:
+async def test_source(bench: Bench) -> None:
     """Only a special permission sends UDP packets to an address that is not the asker's own."""
-    linking = Linking(bench)
+    linking = Linking(bench, per_device=99)
     linking.names.hosts.update(mine=["2001:db8::1", REQUESTER], other=["198.51.100.1"])
-    actions = {Action.LINK_CREATE, *([Action.LINK_ANY_SOURCE] if action else [])}
-    opening = linking.open(
-        await linking.device(), limited(bench, *actions), wire=wire, source=Address(host, 7)
-    )
-    if allowed:
-        await opening
-        source = linking.line.plan.source
-        assert source is not None
-        assert source.host in (REQUESTER, "198.51.100.1")
-        assert source.port == 7
-    else:
+    device = await linking.device()
+    plain = limited(bench, Action.LINK_CREATE)
+    special = limited(bench, Action.LINK_CREATE, Action.LINK_ANY_SOURCE)
+    for wire, host, principal, expected in [
+        (Wire.TCP, "198.51.100.1", plain, "198.51.100.1"),
+        (Wire.UDP, REQUESTER, plain, REQUESTER),
+        (Wire.UDP, f"::ffff:{REQUESTER}", plain, REQUESTER),
+        (Wire.UDP, "mine", plain, REQUESTER),
+        (Wire.UDP, "198.51.100.1", plain, None),
+        (Wire.UDP, "other", plain, None),
+        (Wire.UDP, "198.51.100.1", special, "198.51.100.1"),
+    ]:
+        opening = linking.open(device, principal, wire=wire, source=Address(host, 7))
+        if expected is None:
+            assert await refusal(opening) == "source"
+        else:
+            await opening
+            assert linking.line.plan.source == Address(expected, 7)
+
+
+@bounded
+async def test_requester_is_unknown(bench: Bench) -> None:
+    """Who asks through a Unix socket, for instance, has no address of its own."""
+    linking = Linking(bench)
+    device = await linking.device()
+    principal = limited(bench, Action.LINK_CREATE)
+    for requester in ("", "not an address", "198.51.100.2"):
+        opening = linking.open(
+            device, principal, wire=Wire.UDP, requester=requester, source=Address(REQUESTER, 7)
+        )
         assert await refusal(opening) == "source"
 
 
-@pytest.mark.parametrize("requester", ["", "not an address", "198.51.100.2"])
 @bounded
-async def test_requester_is_unknown(bench: Bench, requester: str) -> None:
-    """Who asks through a Unix socket, for instance, has no address of its own."""
-    linking = Linking(bench)
-    principal = limited(bench, Action.LINK_CREATE)
-    opening = linking.open(
-        await linking.device(), principal, wire=Wire.UDP, requester=requester,
-        source=Address(REQUESTER, 7),
-    )  # fmt: skip
-    assert await refusal(opening) == "source"
-
-
-@pytest.mark.parametrize(
-    ("host", "rule"),
-    [
-        ("unknown", "unknown"), ("a b", "unknown"), ("v6", "address"), ("2001:db8::1", "address"),
-        ("224.0.0.1", "address"), ("255.255.255.255", "address"), ("0.0.0.0", "address"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("wire", Wire)
-@bounded
-async def test_bad_source(bench: Bench, wire: Wire, host: str, rule: str) -> None:
+async def test_bad_source(bench: Bench) -> None:
     """A source that is no single host's, or cannot reach the link, is refused."""
     linking = Linking(bench)
     linking.names.hosts["v6"] = ["2001:db8::1"]
-    with pytest.raises(Invalid) as caught:
-        await linking.open(await linking.device(), wire=wire, source=Address(host, 7))
-    assert (caught.value.field, caught.value.rule) == ("source.host", rule)
+    device = await linking.device()
+    for wire in Wire:
+        for host, rule in [
+            ("unknown", "unknown"), ("a b", "unknown"), ("v6", "address"),
+            ("2001:db8::1", "address"), ("224.0.0.1", "address"), ("255.255.255.255", "address"),
+            ("0.0.0.0", "address"),
+        ]:  # fmt: skip
+            with pytest.raises(Invalid) as caught:
+                await linking.open(device, wire=wire, source=Address(host, 7))
+            assert (caught.value.field, caught.value.rule) == ("source.host", rule)
 
 
 @bounded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -55,18 +57,17 @@ async def test_plan(bench: Bench) -> None:
     assert link.line.port == linking.line.port
 
 
-@pytest.mark.parametrize(
-    ("rule", "asked", "idle"),
-    [(None, None, None), (None, 5.0, None), (60.0, None, 60.0), (60.0, 5.0, 5.0), (60.0, 90, 60.0)],
-)
 @bounded
-async def test_tcp_idle(
-    bench: Bench, rule: float | None, asked: float | None, idle: float | None
-) -> None:
+async def test_tcp_idle(bench: Bench) -> None:
     """A TCP link has an idle timeout only when the operator says so; a request can shorten it."""
-    linking = Linking(bench, tcp_idle=rule, idle=1.0)
-    await linking.open(await linking.device(), idle=asked)
-    assert linking.line.plan.idle == idle
+    device = await Linking(bench).device()
+    for rule, asked, idle in [
+        (None, None, None), (None, 5.0, None), (60.0, None, 60.0), (60.0, 5.0, 5.0),
+        (60.0, 90.0, 60.0),
+    ]:  # fmt: skip
+        linking = Linking(bench, tcp_idle=rule, idle=1.0)
+        await linking.open(device, idle=asked)
+        assert linking.line.plan.idle == idle
 
 
 @bounded
@@ -219,6 +220,19 @@ async def test_no_free_port(bench: Bench) -> None:
     await linking.links.delete(bench.admin, token)
     link, _ = await linking.open(device, encryption=Encryption(Cipher.CTR, b"k" * 32, bytes(16)))
     assert not link.reused  # nothing was encrypted with it before
+
+
+@bounded
+async def test_no_socket(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the system has no socket to give, that is no defect; a later request may have luck."""
+    linking = Linking(bench, per_device=1)
+    device = await linking.device()
+    with monkeypatch.context() as patch:
+        patch.setattr(linking.lines, "open", lambda *_: socket.socket(family=-2))
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await linking.open(device)
+    await linking.open(device)
 
 
 # How many

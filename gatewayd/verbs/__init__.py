@@ -1,0 +1,1 @@
+"""What the ``gatewayd`` command does over the REST APIs of a running gateway."""

@@ -1,0 +1,62 @@
+"""``gatewayd device``: registers devices and where they are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from gatewayd.talk import Unusable
+from gatewayd.verbs.server import Refused, Server
+from gatewayd.verbs.verb import add_server_options
+
+
+def add_verbs(parser: argparse.ArgumentParser) -> None:
+    """Add what can be done with devices."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB", dest="what")
+    what = "register a device, or change where it is"
+    verb = verbs.add_parser("add", help=what, description=f"{what.capitalize()}.")
+    add_server_options(verb)
+    verb.add_argument("device", metavar="ID", help="the device")
+    verb.add_argument("--name", help="what it is called (default: its id, or as it was)")
+    verb.add_argument("--host", help="its name or IP address, for links")
+    verb.add_argument("--ports", metavar="PORT,PORT", help="the only ports that links may lead to")
+    verb.add_argument("--base-url", metavar="URL", help="of its HTTP server, for relayed requests")
+    verb.set_defaults(verb=add)
+
+
+async def add(reactor: Any, server: Server, arguments: argparse.Namespace, out: TextIO) -> None:
+    """Register a device; what is not told of one that is there stays."""
+    path = f"/rest/device/{quote(arguments.device, safe='')}"
+    known = await _known(server, path)
+    data = known.get("data")
+    data = dict(data) if isinstance(data, dict) else {}
+    address = data.get("address")
+    address = dict(address) if isinstance(address, dict) else {}
+    address.update(_told(arguments))
+    if address:
+        data["address"] = address
+    name = arguments.name or known.get("name") or arguments.device
+    await server.ask("PUT", path, {"name": name, "data": data})
+
+
+async def _known(server: Server, path: str) -> dict[str, Any]:
+    """Return a device as it is; nothing when there is none."""
+    try:
+        device: dict[str, Any] = await server.ask("GET", path)
+    except Refused as refusal:
+        if refusal.status not in (403, 404):  # the former for who has not all devices
+            raise
+        return {}
+    return device
+
+
+def _told(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the arguments tell of the device's address."""
+    told: dict[str, Any] = {"host": arguments.host, "baseUrl": arguments.base_url}
+    if arguments.ports is not None:
+        try:
+            told["ports"] = [int(port) for port in arguments.ports.split(",")]
+        except ValueError:
+            raise Unusable(f"no ports: {arguments.ports!r}") from None
+    return {name: value for name, value in told.items() if value is not None}
