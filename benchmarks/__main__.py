@@ -8,8 +8,10 @@ from importlib import import_module
 #: The commands; each module has ``run(argv)``, which gets the arguments after the command.
 COMMANDS = {
     "echo": "benchmarks.echo",
+    "link": "benchmarks.link",
     "messages": "benchmarks.messages",
     "siege": "benchmarks.siege",
+    "soak": "benchmarks.soak",
 }
 
 

@@ -13,7 +13,7 @@ from gatewayd.core.line import Address, Cipher, Encryption, LinePlan, Wire
 from gatewayd.errors import NoFreePort
 from gatewayd.transport.lines import SocketLines
 from gatewayd.transport.ports import PortPool
-from tests.transport.tcp_scene import LOCAL, Scene, Watch, descriptors, free_port, stage
+from tests.transport.tcp_scene import LOCAL, Scene, Watch, free_port, stage
 
 __all__ = ["stage"]
 
@@ -35,11 +35,9 @@ class Opened:
 
 @pytest.fixture(name="opened")
 def make_opened() -> Iterator[Opened]:
-    before = descriptors()
     made = Opened()
     yield made
     made.lines.close()
-    assert descriptors() <= before
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 from collections.abc import Iterator
@@ -273,6 +275,24 @@ def test_shared_pipe_after_a_break() -> None:
         assert broken.told == ["broken"]
         pipes: Any = broken.pump
         assert pipes._pipes.shared is None
+
+
+def test_kernel_that_cannot_splice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses to move bytes between sockets they are copied, and it all arrives."""
+
+    def splice(*_arguments: object) -> int:
+        raise OSError(errno.EINVAL, "cannot")
+
+    monkeypatch.setattr(os, "splice", splice)
+    with bench("splice") as one:
+        for _ in range(20):
+            one.write(100_000)
+            one.poller.turn()
+            one.read(1 << 20)
+        one.finish()
+        assert one.written > 500_000
+        assert bytes(one.received) == NOISE[: one.written]
+        assert one.told == ["ending", "ended"]
 
 
 @given(cipher=st.sampled_from(AUTHENTIC), cuts=st.lists(st.integers(1, 5000), max_size=40))

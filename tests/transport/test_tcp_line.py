@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from collections.abc import Coroutine
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from gatewayd.core.line import Cipher, Ending, Rebind
+from gatewayd.transport.end import End
 from gatewayd.transport.pipes import ROOM
 from tests.transport.sealed import AUTHENTIC, Direction, counter_mode, encryption
 from tests.transport.tcp_scene import Peer, Scene, scene, stage
@@ -23,6 +27,11 @@ MEGABYTE = 1024 * 1024
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes without a pattern."""
     return Random(seed).randbytes(size)
+
+
+async def together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Do several things at the same time."""
+    return await gatherResults([Deferred.fromCoroutine(each) for each in work])
 
 
 async def echo(device: Peer) -> None:
@@ -59,12 +68,7 @@ async def test_much_both_ways_at_once(scene: Scene) -> None:
         await peer.send(data)
         peer.end()
 
-    got = await gatherResults(
-        [
-            Deferred.fromCoroutine(each)
-            for each in (talk(client, up), talk(device, down), device.rest(), client.rest())
-        ]
-    )
+    got = await together(talk(client, up), talk(device, down), device.rest(), client.rest())
     assert hashlib.sha256(got[2]).digest() == hashlib.sha256(up).digest()
     assert hashlib.sha256(got[3]).digest() == hashlib.sha256(down).digest()
     assert (line.traffic.bytes_up, line.traffic.bytes_down) == (len(up), len(down))
@@ -82,13 +86,10 @@ async def test_many_at_once(scene: Scene) -> None:
         await client.send(data)
         client.end()
 
-    async def all_of(client: Peer) -> bytes:
-        return await client.rest()
-
-    work = []
+    work: list[Coroutine[Any, Any, Any]] = []
     for (client, device), text in zip(pairs, texts, strict=True):
-        work += [talk(client, text), echo(device), all_of(client)]
-    got = await gatherResults([Deferred.fromCoroutine(each) for each in work])
+        work += [talk(client, text), echo(device), client.rest()]
+    got = await together(*work)
     assert got[2::3] == texts
     assert line.traffic.bytes_up == line.traffic.bytes_down == 8 * MEGABYTE
 
@@ -261,6 +262,24 @@ async def test_gone_before_the_device_answers(scene: Scene) -> None:
     assert await device.receive(4) == b"next"
 
 
+@pytest_twisted.ensureDeferred
+async def test_options_of_the_sockets(stage: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides send small messages at once, and find out when a peer has vanished."""
+    seen: list[Any] = []
+    start = stage.gear.poller.start_reading
+    monkeypatch.setattr(
+        stage.gear.poller, "start_reading", lambda member: (seen.append(member), start(member))
+    )
+    await stage.pair(stage.open())
+    await stage.watch.heard(1)
+    ends = [member.socket for member in seen if isinstance(member, End)]
+    assert len(ends) == 2
+    for end in ends:
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 120
+
+
 # Encryption.
 
 
@@ -277,10 +296,8 @@ async def test_counter_mode(stage: Scene) -> None:
         await peer.send(data[70_000:])
         peer.end()
 
-    sent = (talk(client, counter_mode(up)), talk(device, down))
-    got = await gatherResults(
-        [Deferred.fromCoroutine(each) for each in (*sent, device.rest(), client.rest())]
-    )
+    sealed = counter_mode(up)
+    got = await together(talk(client, sealed), talk(device, down), device.rest(), client.rest())
     assert got[2] == up
     assert counter_mode(got[3]) == down
     assert (line.traffic.bytes_up, line.traffic.bytes_down) == (len(up), len(down))

@@ -9,9 +9,9 @@ import pytest_twisted
 
 from gatewayd.core.line import Address, Ending, Rebind
 from gatewayd.transport.tcp_line import TcpLine
-from tests.transport.tcp_scene import LOCAL, Peer, Scene, free_port, stage
+from tests.transport.tcp_scene import LOCAL, Peer, Scene, free_port, scene, stage
 
-__all__ = ["stage"]
+__all__ = ["scene", "stage"]
 
 OTHER = "127.0.0.2"
 
@@ -184,13 +184,13 @@ def nobody() -> Address:
 
 
 @pytest_twisted.ensureDeferred
-async def test_device_refuses(stage: Scene) -> None:
+async def test_device_refuses(scene: Scene) -> None:
     """The client is reset; the line waits for the next one, of any host since nobody owns it."""
-    line = stage.open(device=nobody(), rebind=Rebind.HOST)
-    assert await (await stage.client(line, (OTHER, 0))).is_reset()
-    assert await (await stage.client(line)).is_reset()
+    line = scene.open(device=nobody(), rebind=Rebind.HOST)
+    assert await (await scene.client(line, (OTHER, 0))).is_reset()
+    assert await (await scene.client(line)).is_reset()
     assert line.traffic.refused == line.traffic.clients == 0
-    assert stage.watch.told == []
+    assert scene.watch.told == []
 
 
 @pytest_twisted.ensureDeferred
