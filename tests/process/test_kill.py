@@ -51,9 +51,8 @@ class Fleet:
         info = await succeed(socket, "server/info")
         since = info["info"]["serverTimestamp"]
         user = (await succeed(socket, "user/getCurrent"))["current"]
-        tokens = await succeed(
-            socket, "token/create", payload={"userId": user["id"], "actions": ["*"]}
-        )
+        rights = {"actions": ["*"], "networkIds": ["*"], "deviceTypeIds": ["*"]}
+        tokens = await succeed(socket, "token/create", payload={"userId": user["id"], **rights})
         token = tokens["accessToken"]
         read: list[str | None] = [*OWN, SHARED, *([None] if self._everything else [])]
         self.subscribers = [Subscriber(self._daemon, token, each, since) for each in read]

@@ -104,7 +104,8 @@ async def prepare(daemon: Daemon) -> tuple[Socket, str]:
     socket = await daemon.login()
     await succeed(socket, "device/save", deviceId=DEVICE, device={"name": DEVICE})
     user = (await succeed(socket, "user/getCurrent"))["current"]
-    tokens = await succeed(socket, "token/create", payload={"userId": user["id"], "actions": ["*"]})
+    rights = {"actions": ["*"], "networkIds": ["*"], "deviceTypeIds": ["*"]}
+    tokens = await succeed(socket, "token/create", payload={"userId": user["id"], **rights})
     return socket, tokens["accessToken"]
 
 
