@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.interfaces import IDelayedCall
 
 from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import InPlace, Transform
+from gatewayd.transport.cipher import Transform
 from gatewayd.transport.end import End
 from gatewayd.transport.gear import BUFFER, Gear
 from gatewayd.transport.pipes import ROOM, Pipe, Pipes
@@ -208,18 +208,18 @@ class CipherPump(CopyPump):
     :param opens: whether it decrypts: then what leaves is the payload, otherwise what comes.
     """
 
-    __slots__ = ("_in_place", "_opens", "_transform")
+    __slots__ = ("_opens", "_transform", "_update")
 
     def __init__(self, way: Way, gear: Gear, transform: Transform, opens: bool) -> None:
         super().__init__(way, gear)
         self._transform = transform
-        self._in_place = transform if isinstance(transform, InPlace) else None
+        self._update: Callable[[memoryview], None] | None = getattr(transform, "update_into", None)
         self._opens = opens
 
     def _pass(self, data: memoryview) -> None:
         size = len(data)
-        if self._in_place is not None:
-            self._in_place.update_into(data)
+        if self._update is not None:
+            self._update(data)
         else:
             try:
                 data = memoryview(self._transform.encode(data))

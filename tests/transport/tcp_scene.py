@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from gatewayd.core.line import Address, Ending, LinePlan, Wire
 from gatewayd.transport.gear import Gear
 from gatewayd.transport.pipes import Pipes
-from gatewayd.transport.poller import EpollPoller, ReactorPoller
+from gatewayd.transport.poller import EpollPoller, Pollable, ReactorPoller
 from gatewayd.transport.ports import PortPool
 from gatewayd.transport.tcp_line import TcpLine
 from tests.transport.conftest import SECONDS
@@ -222,7 +222,10 @@ class Watch:
 
 
 class Scene:
-    """A device that listens, lines to it, and their clients."""
+    """A device that listens, lines to it, and their clients.
+
+    :ivar blocked: whom lines wait for to take what they hold.
+    """
 
     def __init__(self, kind: str = "splice") -> None:
         from twisted.internet import reactor
@@ -232,7 +235,8 @@ class Scene:
         self.clock = Clock()
         self.ports = PortPool(20000, 31999, self.clock)
         poller = ReactorPoller(reactor) if kind == "reactor" else EpollPoller(reactor)
-        self.gear = Gear(poller, self.clock, Pipes() if kind == "splice" else None)
+        self.blocked: set[Pollable] = set()
+        self.gear = Gear(self._noting(poller), self.clock, Pipes() if kind == "splice" else None)
         self.watch = Watch(reactor)
         self.device = Peer(reactor, socket.create_server((LOCAL, 0), backlog=128))
         self.closing: list[Callable[[], object]] = []
@@ -290,6 +294,21 @@ class Scene:
             limit(self.device.socket, room)
         return await self.client(line, room=room), await self.accept()
 
+    async def offer(self, sender: Peer, data: bytes) -> int:
+        """Send until the line takes no more because the other side does not read.
+
+        :returns: how much was taken.
+        """
+        left = memoryview(data)[sender.sent :]
+        full = 0
+        while left and full < 50:
+            sent = sender.offer(left[: 1 << 20])
+            left = left[sent:]
+            full = full + 1 if self.blocked and not sent else 0
+            await self.turns(1)
+        assert self.blocked
+        return sender.sent
+
     async def turns(self, count: int = 20) -> None:
         """Let the reactor go round."""
         for _ in range(count):
@@ -309,6 +328,26 @@ class Scene:
             close()
         assert self.clock.getDelayedCalls() == []
         assert descriptors() <= self.before
+
+    def _noting(self, poller: Any) -> Any:
+        """Note for whom a poller is told to wait."""
+        start, stop, forget = poller.start_writing, poller.stop_writing, poller.forget
+
+        def start_writing(member: Pollable) -> None:
+            self.blocked.add(member)
+            start(member)
+
+        def stop_writing(member: Pollable) -> None:
+            self.blocked.discard(member)
+            stop(member)
+
+        def forget_it(member: Pollable) -> None:
+            self.blocked.discard(member)
+            forget(member)
+
+        poller.start_writing, poller.stop_writing = start_writing, stop_writing
+        poller.forget = forget_it
+        return poller
 
     def peer(self, connection: socket.socket) -> Peer:
         """Take a socket into the scene."""

@@ -40,9 +40,9 @@ def test_kept(pipes: Pipes) -> None:
     assert first is not None
     assert pipes.shared not in (None, first)
     pipes.give_back(first)
-    pipes.keep()
+    kept = [pipes.keep()]
     assert pipes.shared is first
-    kept = [pipes.keep() for _ in range(3)]
+    kept += [pipes.keep() for _ in range(3)]
     for pipe in kept:
         assert pipe is not None
         pipe.close()

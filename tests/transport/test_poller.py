@@ -181,6 +181,22 @@ def test_both_sides_ended(bench: Bench) -> None:
     assert member.told == []
 
 
+def test_no_longer_wanted_in_the_same_round(bench: Bench) -> None:
+    """An event is dropped if an earlier one has made it unwelcome."""
+    members = [bench.member() for _ in range(2)]
+
+    def stop() -> None:
+        for each in members:
+            bench.poller.stop_reading(each)
+
+    for member in members:
+        member.peer.send(b"x")
+        bench.poller.start_reading(member)
+        member.then["read"] = stop
+    bench.poller.doRead()
+    assert sorted(member.told for member in members) == [[], ["read"]]
+
+
 def test_forgotten_in_the_same_round(bench: Bench) -> None:
     """An event for a member that another one has closed is dropped."""
     members = [bench.member() for _ in range(5)]

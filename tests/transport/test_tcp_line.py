@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from gatewayd.core.line import Cipher, Ending, Rebind
 from gatewayd.transport.end import End
 from gatewayd.transport.pipes import ROOM
+from gatewayd.transport.poller import Pollable
 from tests.transport.sealed import AUTHENTIC, Direction, counter_mode, encryption
 from tests.transport.tcp_scene import Peer, Scene, scene, stage
 
@@ -79,7 +80,7 @@ async def test_much_both_ways_at_once(scene: Scene) -> None:
 async def test_many_at_once(scene: Scene) -> None:
     """Connections of one line do not get in each other's way."""
     line = scene.open(connections=8)
-    pairs = [await scene.pair(line, room=32 * 1024) for _ in range(8)]
+    pairs = [await scene.pair(line, room=64 * 1024) for _ in range(8)]
     texts = [noise(MEGABYTE, seed) for seed in range(8)]
 
     async def talk(client: Peer, data: bytes) -> None:
@@ -117,6 +118,8 @@ async def test_client_ends_first(scene: Scene) -> None:
     device.end()
     assert await client.rest() == b"got it"
     assert await scene.watch.heard(2) == [client.address, "left"]
+    scene.clock.advance(8)
+    assert scene.clock.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -135,10 +138,9 @@ async def test_device_ends_first(scene: Scene) -> None:
 @pytest_twisted.ensureDeferred
 async def test_end_behind_what_waits(scene: Scene) -> None:
     """A side that ends with much unread leaves nothing behind."""
-    client, device = await scene.pair(scene.open(), room=16 * 1024)
-    data = noise(3 * MEGABYTE)
-    left = memoryview(data)
-    sent = await until_stalled(scene, client, left)
+    client, device = await scene.pair(scene.open(), room=64 * 1024)
+    data = noise(MEGABYTE) * 64
+    sent = await scene.offer(client, data)
     client.end()
     assert await device.rest() == data[:sent]
     device.end()
@@ -177,23 +179,11 @@ async def test_reset_of_a_side_that_has_ended(scene: Scene, who: str) -> None:
 @pytest_twisted.ensureDeferred
 async def test_reset_of_a_side_that_is_not_read(stage: Scene) -> None:
     """While the device does not read, the client's reset is noticed all the same."""
-    client, device = await stage.pair(stage.open(), room=16 * 1024)
-    await until_stalled(stage, client, bytes(64 * MEGABYTE))
+    client, device = await stage.pair(stage.open(), room=64 * 1024)
+    await stage.offer(client, bytes(64 * MEGABYTE))
     client.reset()
     assert (await stage.watch.heard(2))[1] == "left"
     assert await device.is_reset()
-
-
-async def until_stalled(scene: Scene, peer: Peer, data: bytes | memoryview) -> int:
-    """Offer *data* until nothing is taken any more; return how much was."""
-    left = memoryview(data)
-    idle = 0
-    while left and idle < 50:
-        sent = peer.offer(left[: 4 * MEGABYTE])
-        left = left[sent:]
-        idle = 0 if sent else idle + 1
-        await scene.turns(2)
-    return peer.sent
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -201,10 +191,10 @@ async def until_stalled(scene: Scene, peer: Peer, data: bytes | memoryview) -> i
 async def test_stalled_reader(scene: Scene, direction: str) -> None:
     """What a side does not read is not taken from the other: nothing is lost, little is held."""
     line = scene.open()
-    client, device = await scene.pair(line, room=16 * 1024)
+    client, device = await scene.pair(line, room=64 * 1024)
     sender, reader = (client, device) if direction == "up" else (device, client)
     data = noise(MEGABYTE) * 128
-    sent = await until_stalled(scene, sender, data)
+    sent = await scene.offer(sender, data)
     taken = line.traffic.bytes_up if direction == "up" else line.traffic.bytes_down
     assert sent < len(data) // 2
     # One chunk is held, the rest is in the kernel's send buffer, which the system limits.
@@ -226,8 +216,8 @@ def send_limit() -> int:
 async def test_others_flow_while_one_stalls(scene: Scene) -> None:
     """A side that does not read holds up its own connection alone."""
     stuck = scene.open()
-    client, _device = await scene.pair(stuck, room=16 * 1024)
-    await until_stalled(scene, client, bytes(64 * MEGABYTE))
+    client, _device = await scene.pair(stuck, room=64 * 1024)
+    await scene.offer(client, bytes(64 * MEGABYTE))
     other_client, other_device = await scene.pair(scene.open())
     data = noise(4 * MEGABYTE)
     sending = Deferred.fromCoroutine(other_client.send(data))
@@ -267,9 +257,12 @@ async def test_options_of_the_sockets(stage: Scene, monkeypatch: pytest.MonkeyPa
     """Both sides send small messages at once, and find out when a peer has vanished."""
     seen: list[Any] = []
     start = stage.gear.poller.start_reading
-    monkeypatch.setattr(
-        stage.gear.poller, "start_reading", lambda member: (seen.append(member), start(member))
-    )
+
+    def note(member: Pollable) -> None:
+        seen.append(member)
+        start(member)
+
+    monkeypatch.setattr(stage.gear.poller, "start_reading", note)
     await stage.pair(stage.open())
     await stage.watch.heard(1)
     ends = [member.socket for member in seen if isinstance(member, End)]
@@ -287,7 +280,7 @@ async def test_options_of_the_sockets(stage: Scene, monkeypatch: pytest.MonkeyPa
 async def test_counter_mode(stage: Scene) -> None:
     """In counter mode each direction is one stream from the IV on, however it is cut."""
     line = stage.open(encryption=encryption(Cipher.CTR))
-    client, device = await stage.pair(line, room=32 * 1024)
+    client, device = await stage.pair(line, room=64 * 1024)
     up, down = noise(2 * MEGABYTE, 1), noise(2 * MEGABYTE + 3, 2)
 
     async def talk(peer: Peer, data: bytes) -> None:

@@ -69,11 +69,9 @@ async def test_close_without_a_client(stage: Scene) -> None:
 async def test_close_with_much_on_its_way(scene: Scene) -> None:
     """What is held for sides that do not read is dropped."""
     line = scene.open()
-    client, device = await scene.pair(line, room=16 * 1024)
-    for _ in range(100):
-        client.offer(bytes(MEGABYTE))
-        device.offer(bytes(MEGABYTE))
-        await scene.turns(1)
+    client, device = await scene.pair(line, room=64 * 1024)
+    await scene.offer(client, bytes(64 * MEGABYTE))
+    await scene.offer(device, bytes(64 * MEGABYTE))
     line.close()
     assert await client.is_reset()
     assert await device.is_reset()
@@ -248,14 +246,11 @@ async def test_none_for_the_device(stage: Scene) -> None:
 async def test_none_for_pipes(stage: Scene) -> None:
     """What the kernel cannot move for want of pipes is copied; nothing is lost."""
     line = stage.open(connections=2)
-    pairs: list[Any] = [await stage.pair(line, room=16 * 1024) for _ in range(2)]
-    data = Random(3).randbytes(4 * MEGABYTE)
+    pairs: list[Any] = [await stage.pair(line, room=64 * 1024) for _ in range(2)]
+    data = Random(3).randbytes(MEGABYTE) * 32
     with few_descriptors(2):  # enough for the pipe that all share
         for client, _device in pairs:
-            sent = 0
-            for _ in range(100):
-                sent += client.offer(memoryview(data)[sent:])
-                await stage.turns(1)
+            await stage.offer(client, data)
         got = []
         for client, device in pairs:
             client.end()

@@ -146,7 +146,9 @@ def test_source_is_an_address(stage: Scene) -> None:
 async def test_several_connections_of_the_owner(stage: Scene) -> None:
     """The owner's host may have as many connections as planned; others none."""
     line = stage.open(connections=3, rebind=Rebind.HOST)
-    clients = [await stage.client(line) for _ in range(3)]
+    clients = [await stage.client(line) for _ in range(2)]
+    assert await (await stage.client(line, (OTHER, 0))).is_reset()
+    clients.append(await stage.client(line))
     for client in clients:
         await works(stage, client)
     came = [client.address for client in clients]
@@ -158,7 +160,7 @@ async def test_several_connections_of_the_owner(stage: Scene) -> None:
     assert stage.watch.told == came
     await works(stage, await stage.client(line))
     assert line.traffic.clients == 4
-    assert line.traffic.refused == 2
+    assert line.traffic.refused == 3
 
 
 @pytest_twisted.ensureDeferred
@@ -191,6 +193,8 @@ async def test_device_refuses(scene: Scene) -> None:
     assert await (await scene.client(line)).is_reset()
     assert line.traffic.refused == line.traffic.clients == 0
     assert scene.watch.told == []
+    scene.clock.advance(2)
+    assert scene.clock.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred

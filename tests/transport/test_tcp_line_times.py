@@ -134,11 +134,8 @@ async def test_linger(scene: Scene, who: str) -> None:
 async def test_linger_of_what_is_not_taken(scene: Scene) -> None:
     """A client that has ended is not kept for a device that does not read what it sent."""
     line = scene.open(linger=8)
-    client, _device = await scene.pair(line, room=16 * 1024)
-    left = bytes(64 * MEGABYTE)
-    for _ in range(100):
-        client.offer(left)
-        await scene.turns(2)
+    client, _device = await scene.pair(line, room=64 * 1024)
+    await scene.offer(client, bytes(64 * MEGABYTE))
     client.end()
     await scene.turns()
     await pass_time(scene, 20)
@@ -193,6 +190,21 @@ async def test_device_does_not_answer_the_only_client(scene: Scene) -> None:
     await pass_time(scene, 12.6)
     assert scene.watch.told == [Ending.UNREACHABLE]
     assert await client.is_reset()
+
+
+@pytest_twisted.ensureDeferred
+async def test_device_answers_the_first_of_two(scene: Scene) -> None:
+    """Who waits for the device keeps the line open when the other has left, but not for ever."""
+    busy = socket.create_server((LOCAL, 0), backlog=0)  # has room for one
+    scene.closing.append(busy.close)
+    line = scene.open(device=address(busy), connect=10, connections=2, rebind=Rebind.NEVER)
+    first, second = await scene.client(line), await scene.client(line)
+    await scene.watch.heard(1)
+    first.reset()
+    assert (await scene.watch.heard(2))[1] == "left"
+    await pass_time(scene, 12.6)
+    assert scene.watch.told[2:] == [Ending.COMPLETED]
+    assert await second.is_reset()
 
 
 @pytest_twisted.ensureDeferred
