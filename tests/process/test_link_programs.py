@@ -293,6 +293,8 @@ async def test_node(linked: Linked) -> None:
 @pytest_twisted.ensureDeferred
 async def test_ssh(linked: Linked, tmp_path: Path) -> None:
     """A command is run on the device over ssh."""
+    if os.geteuid() == 0 and not Path("/run/sshd").is_dir():
+        pytest.skip("sshd runs as root only with /run/sshd, which its service makes")
     await start(linked, "ssh", "sshd", "ssh-keygen")
     host_key, key, known = tmp_path / "host", tmp_path / "key", tmp_path / "known"
     for each in (host_key, key):
