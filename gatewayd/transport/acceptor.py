@@ -78,6 +78,9 @@ class Acceptor:
     def doWrite(self) -> None:
         """Do nothing: it is never written to."""
 
+    def readConnectionLost(self, reason: Any = None) -> None:
+        """Do nothing: a listening socket has no peer that could end."""
+
     def connectionLost(self, reason: Any = None) -> None:
         """Do nothing: a listening socket has no peer to lose."""
 

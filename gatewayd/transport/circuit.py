@@ -93,7 +93,9 @@ class Circuit:
     def _connected(self, device: End) -> None:
         self._dial = None
         self._device = device
-        self._client.connectionLost = device.connectionLost = self._broken
+        for end in (self._client, device):
+            end.readConnectionLost = self._ending
+            end.connectionLost = self._broken
         self._pumps = self._make_pumps(device)
         for pump in self._pumps:
             pump.start()
@@ -135,8 +137,8 @@ class Circuit:
     def _down(self, size: int) -> None:
         self._traffic.bytes_down += size
 
-    def _ending(self) -> None:
-        """One side has ended, be it that the other cannot be told yet."""
+    def _ending(self, _reason: object = None) -> None:
+        """One side has ended, be it that the other does not take what came before."""
         self._keeper.linger.watch(self, self.progress, self._broken)
 
     def _client_ended(self) -> None:

@@ -35,13 +35,14 @@ class End:
     :param lost: is called when the poller finds the connection broken.
     """
 
-    __slots__ = ("connectionLost", "doRead", "doWrite", "fileno", "socket")
+    __slots__ = ("connectionLost", "doRead", "doWrite", "fileno", "readConnectionLost", "socket")
 
     def __init__(self, connection: socket.socket, lost: Callable[..., None] = _nothing) -> None:
         self.socket = connection
         self.fileno = connection.fileno
         self.doRead: Callable[[], None] = _nothing
         self.doWrite: Callable[[], None] = _nothing
+        self.readConnectionLost: Callable[..., None] = _nothing
         self.connectionLost: Callable[..., None] = lost
 
     def logPrefix(self) -> str:
@@ -65,7 +66,7 @@ class End:
 
     def close(self) -> None:
         """Close it; the kernel still sends what it has."""
-        self.doRead = self.doWrite = self.connectionLost = _nothing
+        self.doRead = self.doWrite = self.readConnectionLost = self.connectionLost = _nothing
         self.socket.close()
 
     def abort(self) -> None:

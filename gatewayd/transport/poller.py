@@ -1,7 +1,7 @@
 """Which sockets of lines can be read or written.
 
 The members of a poller are what Twisted's reactors want: objects with ``fileno``, ``doRead``,
-``doWrite``, ``connectionLost`` and ``logPrefix``. They are told nothing through return values.
+``doWrite``, ``connectionLost`` and ``logPrefix``, which answer nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ _log = Logger()
 
 _IN = getattr(select, "EPOLLIN", 0)
 _OUT = getattr(select, "EPOLLOUT", 0)
-_BROKEN = getattr(select, "EPOLLERR", 0) | getattr(select, "EPOLLHUP", 0)
+_ERROR = getattr(select, "EPOLLERR", 0)
+_BROKEN = _ERROR | getattr(select, "EPOLLHUP", 0)
+_ENDED = getattr(select, "EPOLLRDHUP", 0)
+#: For who waits for nothing: to be told of an end once, not as long as it is so. What else is
+#: reported, an error or that both sides have ended, is reported unasked.
+_QUIET = _ENDED | getattr(select, "EPOLLET", 0)
 
 
 class Pollable(Protocol):
@@ -30,6 +35,9 @@ class Pollable(Protocol):
 
     def doWrite(self) -> None:
         """Know that there is room to write, or an error."""
+
+    def readConnectionLost(self, reason: Any = None) -> None:
+        """Know that the peer has ended; what came before may still have to be read."""
 
     def connectionLost(self, reason: Any = None) -> None:
         """Know that the connection is lost."""
@@ -61,7 +69,7 @@ class Poller(Protocol):
 
 
 class ReactorPoller:
-    """The reactor's own way. A member that waits for nothing is not told of its loss."""
+    """The reactor's own way. A member that waits for nothing is not told what becomes of it."""
 
     def __init__(self, reactor: Any) -> None:
         self.start_reading: Callable[[Pollable], None] = reactor.addReader
@@ -83,7 +91,7 @@ class EpollPoller:
 
     The reactor spends more on an event than a line needs to move its bytes: a log context, and on
     asyncio a handle and a context too. Here it spends that once for all events of a turn. Besides,
-    a member that waits for nothing still learns that its peer has reset the connection.
+    a member that waits for nothing still learns that its peer has ended or reset the connection.
     """
 
     #: Events in one turn: the others of the reactor have to come to their turn as well.
@@ -187,8 +195,11 @@ class EpollPoller:
             return
         if self._wanted[descriptor] & _OUT and events & (_OUT | _BROKEN):
             member.doWrite()
-        elif not wanted & (_IN | _OUT) and events & select.EPOLLERR:
-            member.connectionLost()
+        elif wanted == _QUIET:
+            if events & _ERROR:
+                member.connectionLost()
+            elif events & _ENDED:
+                member.readConnectionLost()
 
     def _want(self, member: Pollable, event: int) -> None:
         descriptor = member.fileno()
@@ -207,9 +218,7 @@ class EpollPoller:
         descriptor = member.fileno()
         old = self._wanted.get(descriptor, 0)
         if old & event:
-            # With nothing wanted, epoll still reports what cannot be masked: a reset, and that
-            # both sides have ended; the latter would not cease, hence only once.
-            new = old & ~event or select.EPOLLET
+            new = old & ~event or _QUIET
             self._opened().modify(descriptor, new)
             self._wanted[descriptor] = new
 

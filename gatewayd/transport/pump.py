@@ -190,8 +190,7 @@ class CopyPump:
 
     def _rested(self) -> None:
         self._resting = None
-        if not self._waiting:
-            self._poller.start_reading(self._source)
+        self._poller.start_reading(self._source)
 
     def _end(self) -> None:
         """Nothing more will come; what came last may still be held."""

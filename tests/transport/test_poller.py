@@ -49,6 +49,9 @@ class Member:
     def doWrite(self) -> None:
         self._note("write")
 
+    def readConnectionLost(self, reason: Any = None) -> None:
+        self._note("ended")
+
     def connectionLost(self, reason: Any = None) -> None:
         self._note("lost")
 
@@ -150,7 +153,7 @@ def test_end_of_the_peer(bench: Bench) -> None:
     bench.poller.start_reading(member)
     member.peer.close()
     bench.poller.doRead()
-    assert member.told == ["read"]
+    assert member.told[0] == "read"
 
 
 @pytest.mark.parametrize("waits", ["read", "write", "nothing"])
@@ -169,16 +172,21 @@ def test_reset_of_the_peer(bench: Bench, waits: str) -> None:
     assert member.told[0] == {"nothing": "lost"}.get(waits, waits)
 
 
-def test_both_sides_ended(bench: Bench) -> None:
-    """That both sides have ended is nothing to who waits for nothing."""
+@pytest.mark.parametrize("ours_too", [False, True])
+def test_end_without_waiting(bench: Bench, ours_too: bool) -> None:
+    """Who waits for nothing is told once that its peer has ended, be it that it has ended too."""
     member = bench.member()
     bench.poller.start_reading(member)
     bench.poller.stop_reading(member)
-    member.socket.shutdown(socket.SHUT_WR)
+    if ours_too:
+        member.socket.shutdown(socket.SHUT_WR)
+    member.peer.send(b"to be read")
+    bench.poller.doRead()
+    assert member.told == []
     member.peer.close()
     for _ in range(3):
         bench.poller.doRead()
-    assert member.told == []
+    assert member.told == ["ended"]
 
 
 def test_no_longer_wanted_in_the_same_round(bench: Bench) -> None:

@@ -131,15 +131,20 @@ async def test_linger(scene: Scene, who: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_linger_of_what_is_not_taken(scene: Scene) -> None:
+async def test_linger_of_what_is_not_taken(stage: Scene) -> None:
     """A client that has ended is not kept for a device that does not read what it sent."""
-    line = scene.open(linger=8)
-    client, _device = await scene.pair(line, room=64 * 1024)
-    await scene.offer(client, bytes(64 * MEGABYTE))
+    line = stage.open(linger=8)
+    client, device = await stage.pair(line, room=256 * 1024)
+    await stage.offer(client, bytes(64 * MEGABYTE))
+    await pass_time(stage, 20)
     client.end()
-    await scene.turns()
-    await pass_time(scene, 20)
-    assert scene.watch.told[1:] == ["left"]
+    await stage.turns()
+    for _ in range(3):
+        await pass_time(stage, 7)
+        assert await device.receive(256 * 1024)
+    assert len(stage.watch.told) == 1
+    await pass_time(stage, 10.1)
+    assert stage.watch.told[1:] == ["left"]
     assert await client.is_reset()
 
 
