@@ -97,13 +97,17 @@ class Circuit:
             end.readConnectionLost = self._ending
             end.connectionLost = self._broken
         self._pumps = self._make_pumps(device)
-        for pump in self._pumps:
-            pump.start()
-        self._keeper.circuit_connected(self)
+        try:
+            for pump in self._pumps:
+                pump.start()
+        except OSError:  # the kernel watches no more sockets for us
+            self._failed(Ending.UNREACHABLE)
+        else:
+            self._keeper.circuit_connected(self)
 
     def _failed(self, ending: Ending) -> None:
-        if self._free():
-            self._client.abort()
+        if not self._closed:
+            self.abort()
             self._keeper.circuit_failed(self, ending)
 
     def _make_pumps(self, device: End) -> tuple[CopyPump, CopyPump]:

@@ -55,14 +55,15 @@ class Dial:
         end.tune()
         try:
             error = end.socket.connect_ex((device.host, device.port))
+            if error in _BEGUN:
+                end.doWrite = self._decided
+                self._gear.poller.start_writing(end)
         except OSError as failure:
             error = failure.errno or errno.EINVAL
-        if error not in _BEGUN:
+        if error in _BEGUN:
+            self._patience.watch(self, _no_change, self._timed_out)
+        else:
             self._fail(error)
-            return
-        end.doWrite = self._decided
-        self._gear.poller.start_writing(end)
-        self._patience.watch(self, _no_change, self._timed_out)
 
     def cancel(self) -> None:
         """Give up; does nothing if it has succeeded or failed."""
@@ -70,7 +71,7 @@ class Dial:
         if end is not None:
             self._patience.leave(self)
             self._gear.poller.forget(end)
-            end.close()
+            end.abort()
 
     def _decided(self) -> None:
         end = self._end

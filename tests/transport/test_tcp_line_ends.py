@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from random import Random
@@ -240,6 +241,26 @@ async def test_none_for_the_device(stage: Scene) -> None:
         assert await client.is_reset()
     await stage.pair(line)
     assert len(await stage.watch.heard(1)) == 1
+
+
+@pytest.mark.parametrize("waits", ["start_reading", "start_writing"])
+@pytest_twisted.ensureDeferred
+async def test_none_to_watch(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, failures: list[Failure], waits: str
+) -> None:
+    """When the kernel watches no more sockets for us, the client is reset and the line goes on."""
+    line = scene.open(rebind=Rebind.HOST)
+
+    def fail(_member: Any) -> None:
+        raise OSError(errno.ENOSPC, "too many")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.gear.poller, waits, fail)
+        assert await (await scene.client(line)).is_reset()
+    assert await (await scene.accept()).is_reset()
+    await scene.pair(line)
+    assert len(await scene.watch.heard(1)) == line.traffic.clients == 1
+    assert failures == []
 
 
 @pytest_twisted.ensureDeferred
