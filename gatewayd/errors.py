@@ -119,3 +119,26 @@ class TooMany(GatewayError):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+
+
+class Offline(GatewayError):
+    """The device is not there; nothing was sent to it."""
+
+
+class NoAnswer(GatewayError):
+    """The device did not answer in time; nobody knows what it did."""
+
+
+class BadAnswer(GatewayError):
+    """What the device answered is no answer; the text says why, for the log."""
+
+
+class TooLarge(GatewayError):
+    """There is more of something than can be passed on.
+
+    :ivar what: ``"answer"`` or ``"request"``.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what

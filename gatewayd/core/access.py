@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gatewayd.core.model import Device, GroupKind, User
+from gatewayd.core.model import Device, Event, GroupKind, User
 from gatewayd.errors import Denied, NotFound
 
 
@@ -35,6 +35,8 @@ class Action(StrEnum):
     LINK_DELETE = "link.delete"
     #: links that send to a UDP client at an address which is not the asker's own
     LINK_ANY_SOURCE = "link.any-source"
+    #: requests that are relayed to a device
+    RELAY_CALL = "relay.call"
 
 
 ALL_ACTIONS = frozenset(Action)
@@ -48,10 +50,11 @@ ADMIN_ACTIONS = frozenset(
         Action.LINK_READ,
         Action.LINK_DELETE,
         Action.LINK_ANY_SOURCE,
+        Action.RELAY_CALL,
     }
 )
-#: What a user with the client role gets at login; a link opens a network, so somebody has to grant
-#: that.
+#: What a user with the client role gets at login; a link or a relayed request opens a network, so
+#: somebody has to grant that.
 CLIENT_ACTIONS = ALL_ACTIONS - ADMIN_ACTIONS
 #: What a device gets that proves to be itself.
 DEVICE_ACTIONS = frozenset(
@@ -71,15 +74,29 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar networks: None for no limit; so types.
     :ivar stream: one device alone.
+    :ivar ids: the ids of devices, in upper case; None for no limit.
     """
 
     networks: frozenset[int] | None = None
     types: frozenset[int] | None = None
     stream: int | None = None
+    ids: frozenset[str] | None = None
 
     def holds(self, device: Device) -> bool:
         """Whether the device is in the set."""
-        return self.stream in (None, device.uid) and self.reaches(device.network, device.type)
+        return (
+            self.stream in (None, device.uid)
+            and self.reaches(device.network, device.type)
+            and (self.ids is None or device.id.upper() in self.ids)
+        )
+
+    def shows(self, event: Event) -> bool:
+        """Whether the device of an event is in the set."""
+        return (
+            self.reaches(event.network, event.type)
+            and self.stream in (None, event.stream)
+            and (self.ids is None or event.device.upper() in self.ids)
+        )
 
     def reaches(self, network: int, type_: int) -> bool:
         """Whether devices of that network and type are in the set."""
@@ -133,6 +150,17 @@ def _within(theirs: frozenset[int] | None, mine: frozenset[int] | None) -> bool:
 EVERYTHING = Grant(all_networks=True, all_types=True)
 
 
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that has an account of its own, here or with an identity provider.
+
+    :ivar name: what it is called in records and quotas.
+    :ivar devices: the ids of the devices that it may know of, in upper case; None for all.
+    """
+
+    name: str
+    devices: frozenset[str] | None = None
+
+
 class Principal:
     """Somebody whom an API has authenticated.
 
@@ -140,7 +168,9 @@ class Principal:
     when that changes or goes, :meth:`follow` narrows what open sessions may do.
     """
 
-    __slots__ = ("__weakref__", "_granted", "actions", "device", "grant", "scope", "user")
+    __slots__ = (
+        "__weakref__", "_granted", "actions", "device", "grant", "scope", "service", "user",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,13 +178,17 @@ class Principal:
         grant: Grant = EVERYTHING,
         user: User | None = None,
         device: Device | None = None,
+        service: Service | None = None,
     ) -> None:
         self._granted = actions
         self.grant = grant
         self.device = device
+        self.service = service
         self.user: User | None = None
         self.actions: frozenset[Action] = actions
         self.scope = UNLIMITED if device is None else Scope(stream=device.uid)
+        if service is not None and service.devices is not None:
+            self.scope = Scope(ids=service.devices)
         if user is not None:
             self.follow(user)
 
@@ -203,6 +237,8 @@ class Principal:
         """What it is called in records and quotas."""
         if self.user is not None:
             return f"user {self.user.id}"
+        if self.service is not None:
+            return f"service {self.service.name}"
         return "nobody" if self.device is None else f"device {self.device.id}"
 
     @property
@@ -213,7 +249,9 @@ class Principal:
     @property
     def unlimited(self) -> bool:
         """Whether it was granted all networks and all device types."""
-        return self.grant.all_networks and self.scope.types is None and self.scope.stream is None
+        scope = self.scope
+        limited = scope.types is not None or scope.stream is not None or scope.ids is not None
+        return self.grant.all_networks and not limited
 
     def require(self, action: Action) -> None:
         """Check a permission. :raises Denied: it is not held."""

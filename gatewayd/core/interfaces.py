@@ -13,12 +13,15 @@ from gatewayd.core.model import (
     CommandChange,
     Delivery,
     Device,
+    DeviceLogin,
     Entry,
     Event,
     Group,
     GroupKind,
     Plugin,
+    RelayCall,
     Setting,
+    SigningKey,
     User,
 )
 from gatewayd.core.queries import (
@@ -200,7 +203,51 @@ class Directory(Protocol):
         """
 
 
-class Store(Log, Directory, Protocol):
+class Vault(Protocol):
+    """Keys and passwords that are shown to nobody."""
+
+    def signing_keys(self) -> Deferred[list[SigningKey]]:
+        """List the keys that sign tokens, oldest first."""
+
+    def add_signing_key(self, key: SigningKey) -> Deferred[None]:
+        """Keep a key. :raises Duplicate: there is one of that name."""
+
+    def drop_signing_key(self, kid: str) -> Deferred[bool]:
+        """Forget a key; fires with whether there was one."""
+
+    def device_login(self, uid: int) -> Deferred[DeviceLogin | None]:
+        """Return how a device lets the gateway in."""
+
+    def set_device_login(self, uid: int, login: DeviceLogin | None) -> Deferred[None]:
+        """Keep or forget how a device lets the gateway in. :raises NotFound: it is gone."""
+
+
+class RelayCalls(Protocol):
+    """Relayed requests whose answers are kept. They go with their device."""
+
+    def begin_call(self, call: RelayCall) -> Deferred[RelayCall | None]:
+        """Keep a call that begins; fires with None.
+
+        When the principal has one with the same key for the same device, which has not expired at
+        ``call.created``, nothing is changed, and it fires with that one.
+
+        :raises NotFound: the device is gone.
+        """
+
+    def end_call(self, call: RelayCall) -> Deferred[None]:
+        """Keep what has become of a call (command, status, headers, body), if it is known still."""
+
+    def forget_call(self, call_id: str) -> Deferred[None]:
+        """Forget a call that came to nothing."""
+
+    def call(self, call_id: str) -> Deferred[RelayCall | None]:
+        """Return a call."""
+
+    def sweep_calls(self, now: int, limit: int) -> Deferred[int]:
+        """Forget up to ``limit`` calls that have expired at ``now`` (ms); fires with how many."""
+
+
+class Store(Log, Directory, Vault, RelayCalls, Protocol):
     """Everything that is kept. One driver is one implementation of this."""
 
     def start(self) -> Deferred[Any]:

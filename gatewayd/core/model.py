@@ -42,6 +42,7 @@ class Kind(IntEnum):
     DETACHED = 5
     LINK_OPENED = 6
     LINK_CLOSED = 7
+    RELAYED = 8
 
 
 #: What applications and devices say to each other; the other kinds are the gateway's own notes.
@@ -188,6 +189,67 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
     status: PluginStatus = PluginStatus.CREATED
     subscription: int | None = None
     parameters: bytes | None = None
+
+
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key with which the gateway signs OAuth2 tokens.
+
+    :ivar kid: its public name.
+    :ivar pem: the private key, PKCS #8.
+    :ivar created: ms since the epoch.
+    """
+
+    kid: str
+    pem: bytes
+    created: int
+
+    def __repr__(self) -> str:
+        return f"SigningKey(kid={self.kid!r})"
+
+
+class DeviceLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """What an HTTP device is told so that it lets the gateway in, and by what it is known.
+
+    :ivar base_url: the only place that is told: who moves the device does not get its password.
+    :ivar ca: the certificates, PEM, one of which must have signed the device's; None for those that
+        the machine trusts.
+    """
+
+    base_url: str
+    username: str | None = None
+    password: str | None = None
+    ca: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"DeviceLogin(base_url={self.base_url!r}, username={self.username!r})"
+
+
+class RelayCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A relayed request whose answer is kept.
+
+    :ivar id: its public name.
+    :ivar principal: whose it is: the name of a principal.
+    :ivar stream: the device.
+    :ivar key: the caller's own name for it, with which it may be repeated; None for none.
+    :ivar digest: of what was asked.
+    :ivar created: ms since the epoch; so expires, after which it is forgotten.
+    :ivar command: the sequence number of the command that carries it; None when none does.
+    :ivar status: of the answer; None while there is none.
+    :ivar headers: of the answer, a JSON list of pairs.
+    :ivar body: of the answer; None while there is none, and when it is too large to be kept.
+    """
+
+    id: str
+    principal: str
+    stream: int
+    digest: bytes
+    created: int
+    expires: int
+    key: str | None = None
+    command: int | None = None
+    status: int | None = None
+    headers: bytes = b"[]"
+    body: bytes | None = None
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

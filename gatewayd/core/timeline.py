@@ -185,13 +185,11 @@ class Subscription:
 
     def send(self, event: Event) -> None:
         """Deliver an event that may have waited: not out of scope, not an expired command."""
-        # The scope is the one of now: who loses a network loses its events at once.
-        scope = self._follower.scope
         command = event.command
+        # The scope is the one of now: who loses a network loses its events at once.
         if (
             not self.closed
-            and scope.reaches(event.network, event.type)
-            and scope.stream in (None, event.stream)
+            and self._follower.scope.shows(event)
             and (command is None or not command.lifetime or not self._timeline.expired(event))
         ):
             try:

@@ -41,6 +41,7 @@ ACTION_IDS = {
     102: Action.LINK_READ,
     103: Action.LINK_DELETE,
     104: Action.LINK_ANY_SOURCE,
+    105: Action.RELAY_CALL,
 }
 ANY = 0
 NONE = 1
