@@ -1,0 +1,132 @@
+"""What the daemon consists of, built from its settings and put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+
+from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
+from gatewayd.api.devicelink.api import DeviceLink
+from gatewayd.core.addresses import Addresses
+from gatewayd.core.gateway import Core
+from gatewayd.core.interfaces import Store
+from gatewayd.core.line import Address, Rebind
+from gatewayd.core.links import LinkRules, Links
+from gatewayd.core.tokens import TokenAuthority, decode_secret
+from gatewayd.settings import DeviceLink as LinkSettings
+from gatewayd.settings import Settings
+from gatewayd.storage.sqlite import SQLiteStore
+from gatewayd.transport.lines import SocketLines
+from gatewayd.transport.names import Names, is_mine
+from gatewayd.transport.ports import PortPool
+from gatewayd.transport.root import Mount
+from gatewayd.transport.websocket import WebSocketLimits
+
+
+class Api(Mount, Protocol):
+    """An API with sockets that have to be started and stopped."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self, timeout: float) -> None:
+        """Finish what was begun, close what is open."""
+
+
+class Composition:
+    """The parts of a daemon.
+
+    :param ports: returns the listeners that are open now.
+    :ivar apis: by their names in the settings, those that a listener serves.
+    :ivar links: None when no listener serves them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        wall: Callable[[], int],
+        ports: Callable[[], Sequence[IListeningPort]],
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._ports = ports
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        self.store = _store(settings, reactor, wall)
+        retention = int(settings.storage.retention * 1000)
+        self.core = Core(self.store, _tokens(settings, wall), in_thread, wall, reactor, retention)
+        self.lines = SocketLines(PortPool(*settings.devicelink.port_range, reactor), reactor)
+        self.links: Links | None = None
+        self.apis: dict[str, Api] = {}
+        names = Names(in_thread, reactor)
+        if settings.serves("devicehive"):
+            self.apis["devicehive"] = _devicehive(settings, self.core, reactor)
+        if settings.serves("devicelink"):
+            self.links = self._links(names)
+            advertise = settings.devicelink.advertise
+            self.apis["devicelink"] = DeviceLink(self.links, self.core.authentication, advertise)
+
+    def _links(self, names: Names) -> Links:
+        core, settings = self.core, self._settings.devicelink
+        nets, ports = settings.allowed_device_nets or [], settings.allowed_device_ports
+        addresses = Addresses(nets, ports, names, self._own, is_mine)
+        links = Links(
+            _link_rules(settings), core.registry, core.timeline, addresses, self.lines,
+            self._reactor,
+        )  # fmt: skip
+        core.devices.deleted.append(links.device_deleted)
+        return links
+
+    def _own(self) -> list[Address]:
+        """Return where the gateway listens, for its APIs and for the clients of links."""
+        hosts: list[Any] = [port.getHost() for port in self._ports()]
+        listeners = [Address(host.host, host.port) for host in hosts if hasattr(host, "port")]
+        return listeners if self.links is None else listeners + self.links.ports()
+
+
+def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:
+    pending = settings.limits.pending_writes
+    return SQLiteStore(settings.storage.path, reactor, wall, pending=pending)
+
+
+def _tokens(settings: Settings, wall: Callable[[], int]) -> TokenAuthority:
+    devicehive = settings.devicehive
+    if devicehive.jwt_secret is None:
+        key = os.urandom(32)  # nothing is served that could show or take a token
+    else:
+        key = decode_secret(devicehive.jwt_secret.reveal(), devicehive.jwt_secret_encoding)
+    return TokenAuthority(
+        key, wall, int(devicehive.access_token_lifetime * 1000),
+        int(devicehive.refresh_token_lifetime * 1000),
+    )  # fmt: skip
+
+
+def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:
+    limits = settings.limits
+    session = DeviceHiveLimits(
+        in_flight=limits.in_flight, subscriptions=limits.subscriptions,
+        authentication=limits.authentication, json_depth=limits.json_depth,
+    )  # fmt: skip
+    sockets = WebSocketLimits(
+        message=limits.ws_message, send_window=limits.send_window, keepalive=limits.keepalive,
+        connections=limits.connections,
+        connections_per_address=limits.connections_per_address,
+    )  # fmt: skip
+    return DeviceHive(core, reactor, session, sockets)
+
+
+def _link_rules(settings: LinkSettings) -> LinkRules:
+    return LinkRules(
+        host=settings.host, device_port=settings.device_port,
+        idle=None if settings.timeout is None else settings.timeout / 1000,
+        tcp_idle=settings.tcp_idle, claim=settings.claim_timeout,
+        connect=settings.connect_timeout, linger=settings.linger, rebind=Rebind(settings.rebind),
+        rate=settings.rate, lifetime=settings.max_lifetime, per_device=settings.links_per_device,
+        per_principal=settings.links_per_principal, total=settings.links,
+        strict_ctr=settings.strict_ctr,
+    )  # fmt: skip
