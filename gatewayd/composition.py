@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
@@ -18,32 +18,22 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
+from gatewayd.relay_composition import Api, Relaying
 from gatewayd.settings import DeviceLink as LinkSettings
 from gatewayd.settings import Settings
 from gatewayd.storage.sqlite import SQLiteStore
 from gatewayd.transport.lines import SocketLines
 from gatewayd.transport.names import Names, is_mine
 from gatewayd.transport.ports import PortPool
-from gatewayd.transport.root import Mount
 from gatewayd.transport.websocket import WebSocketLimits
-
-
-class Api(Mount, Protocol):
-    """An API with sockets that have to be started and stopped."""
-
-    def start(self) -> None:
-        """Begin to serve."""
-
-    async def stop(self, timeout: float) -> None:
-        """Finish what was begun, close what is open."""
 
 
 class Composition:
     """The parts of a daemon.
 
     :param ports: returns the listeners that are open now.
-    :ivar apis: by their names in the settings, those that a listener serves.
-    :ivar links: None when no listener serves them.
+    :ivar apis: those that a listener serves; each by the name in the settings that serves it.
+    :ivar links: None when no listener serves them. :ivar relaying: likewise.
     """
 
     def __init__(
@@ -62,25 +52,42 @@ class Composition:
         self.core = Core(self.store, _tokens(settings, wall), in_thread, wall, reactor, retention)
         self.lines = SocketLines(PortPool(*settings.devicelink.port_range, reactor), reactor)
         self.links: Links | None = None
-        self.apis: dict[str, Api] = {}
+        self.relaying: Relaying | None = None
+        self.apis: dict[str, list[Api]] = {}
         names = Names(in_thread, reactor)
         if settings.serves("devicehive"):
-            self.apis["devicehive"] = _devicehive(settings, self.core, reactor)
+            self.apis["devicehive"] = [_devicehive(settings, self.core, reactor)]
         if settings.serves("devicelink"):
             self.links = self._links(names)
             advertise = settings.devicelink.advertise
-            self.apis["devicelink"] = DeviceLink(self.links, self.core.authentication, advertise)
+            self.apis["devicelink"] = [DeviceLink(self.links, self.core.authentication, advertise)]
+        if settings.serves("cloudrelay"):
+            relay = settings.cloudrelay
+            addresses = self._addresses(
+                relay.allowed_device_nets, relay.allowed_device_ports, names
+            )
+            self.relaying = Relaying(settings, self.core, addresses, in_thread, reactor, wall)
+            self.apis["cloudrelay"] = self.relaying.apis
 
     def _links(self, names: Names) -> Links:
         core, settings = self.core, self._settings.devicelink
-        nets, ports = settings.allowed_device_nets or [], settings.allowed_device_ports
-        addresses = Addresses(nets, ports, names, self._own, is_mine)
+        addresses = self._addresses(
+            settings.allowed_device_nets, settings.allowed_device_ports, names
+        )
         links = Links(
             _link_rules(settings), core.registry, core.timeline, addresses, self.lines,
             self._reactor,
         )  # fmt: skip
         core.devices.deleted.append(links.device_deleted)
         return links
+
+    def _addresses(
+        self,
+        nets: Sequence[str] | None,
+        ports: Sequence[tuple[int, int]] | None,
+        names: Names,
+    ) -> Addresses:
+        return Addresses(nets or [], ports, names, self._own, is_mine)
 
     def _own(self) -> list[Address]:
         """Return where the gateway listens, for its APIs and for the clients of links."""

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from gatewayd import __version__
 from gatewayd.client import Credentials
-from gatewayd.config import DEV_ADMIN_PASSWORD
+from gatewayd.config import DEV_ADMIN_PASSWORD, DEV_OAUTH_CLIENT, DEV_OAUTH_SECRET
 from gatewayd.core.access import DEVICE_ACTIONS, Principal
 from gatewayd.service import Gateway, address
 from gatewayd.simulator import SimulatedDevice
@@ -141,6 +141,7 @@ class Welcome(Service):
             f"{talk} --for 2 '{updates}' '{insert}'",
             f"{talk} --for 3 '{subscribe}'",
             *self._link_lines(devicehive),
+            *self._relay_lines(devicehive),
         ]
         login = self._gateway.settings.devicehive.admin_login
         password = (self._data / DEV_ADMIN_PASSWORD).read_text().strip() if self._first else None
@@ -153,6 +154,7 @@ class Welcome(Service):
                 "",
                 f"  DeviceHive     {url}  http://{devicehive}/rest",
                 *([f"  DeviceLink     http://{devicehive}/api/v1/devicelink"] * bool(self._echo)),
+                *([f"  Cloud Relay    http://{devicehive}/api/v1/devices"] * self._relays),
                 f"  administrator  {login}, {told} in {self._data / DEV_ADMIN_PASSWORD}",
                 f'  device         "{DEVICE}", simulated: commands echo, reboot, fail, slow; '
                 f"telemetry every second{', echo on a TCP port' if self._echo else ''}",
@@ -163,6 +165,25 @@ class Welcome(Service):
                 "",
             ]
         )
+
+    @property
+    def _relays(self) -> bool:
+        """Whether requests are relayed where DeviceHive is served, to who has the client's key."""
+        kept = (self._data / DEV_OAUTH_SECRET).exists()
+        return kept and self._address("cloudrelay") == self._address("devicehive")
+
+    def _relay_lines(self, devicehive: str) -> list[str]:
+        """Return the line that relays a request to the simulated device, when that is served."""
+        if not self._relays:
+            return []
+        secret = shlex.quote(str(self._data / DEV_OAUTH_SECRET))
+        token = (
+            f"curl -s http://{devicehive}/oauth2/v2.0/token -d grant_type=client_credentials "
+            f'-d client_id={DEV_OAUTH_CLIENT} -d "client_secret=$(cat {secret})" '
+            """| sed 's/.*"access_token":"\\([^"]*\\).*/\\1/'"""
+        )
+        where = f"http://{devicehive}/api/v1/devices/{DEVICE}/request"
+        return [f"curl -H \"Authorization: Bearer $({token})\" -H 'Remote-Query: /info' {where}"]
 
     def _link_lines(self, devicehive: str) -> list[str]:
         """Return the line that opens a link to the simulated device, when there are links."""

@@ -142,3 +142,14 @@ class TooLarge(GatewayError):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+
+
+class Conflict(GatewayError):
+    """The same name was used before for something else, or for what is not over.
+
+    :ivar reason: ``"running"``, ``"different"``, or ``"unknown"``: nobody knows what became of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -20,6 +20,7 @@ from gatewayd.api.ops.health import Health
 from gatewayd.composition import Composition
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.errors import ConfigError
+from gatewayd.relay_composition import Api
 from gatewayd.settings import TOKEN_APIS, Listen, Settings
 from gatewayd.transport.names import is_mine
 from gatewayd.transport.root import Mount, Root
@@ -56,8 +57,14 @@ class Gateway(Service):
         self.core = self._parts.core
         self.links = self._parts.links
         self._apis = self._parts.apis
-        self._mounts: dict[str, Mount] = {**self._apis, "ops": Health(self._checks())}
+        self._mounts: dict[str, Sequence[Mount]] = {
+            **self._apis, "ops": [Health(self._checks())],
+        }  # fmt: skip
         self._sites = [self._site(listen) for listen in settings.listen]
+
+    def _started(self) -> list[Api]:
+        """Return every API that is served."""
+        return [api for apis in self._apis.values() for api in apis]
 
     def _checks(self) -> dict[str, Callable[[], bool]]:
         store = self._parts.store
@@ -70,7 +77,7 @@ class Gateway(Service):
             idle_seconds=limits.idle, connections=limits.connections,
             connections_per_address=limits.connections_per_address,
         )  # fmt: skip
-        root = Root([self._mounts[name] for name in listen.serve])
+        root = Root([mount for name in listen.serve for mount in self._mounts[name]])
         return GatewaySite(root, http, self.reactor)
 
     # Start
@@ -115,7 +122,9 @@ class Gateway(Service):
             )  # fmt: skip
         await self.core.plugins.start()
         self.core.start()
-        for api in self._apis.values():
+        if self._parts.relaying is not None:
+            await self._parts.relaying.start()
+        for api in self._started():
             api.start()
         self._serving = True
         for listen, port in zip(settings.listen, self.ports, strict=True):
@@ -137,9 +146,11 @@ class Gateway(Service):
         self._serving = False
         self.log.info("stopping")
         await DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
-        stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._apis.values()]
+        stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._started()]
         await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites)])
         self._parts.lines.close()
+        if self._parts.relaying is not None:
+            self._parts.relaying.stop()
         self.core.stop()
         await self._parts.store.stop()
         self.log.info("stopped")

@@ -1,8 +1,8 @@
 """The settings of the daemon, one :class:`Section` per table of the configuration file.
 
 Everything here is a value that has been checked already; :mod:`gatewayd.config` reads it from files
-and :mod:`gatewayd.reference` writes the documentation from it. Durations are seconds and sizes are
-bytes; the file may write both with units, see :mod:`gatewayd.quantities`.
+and :mod:`gatewayd.reference` writes the documentation from it. Those of the Cloud Relay and of its
+tokens are in :mod:`gatewayd.relaying`.
 """
 
 from __future__ import annotations
@@ -13,28 +13,53 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-MINUTE = 60.0
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
-KIB = 1024
-MIB = 1024 * KIB
+from gatewayd.relaying import CloudRelay, Issuer, OAuth, OAuthClient
+from gatewayd.section import (
+    DAY,
+    MIB,
+    MINUTE,
+    REDACTED,
+    Apis,
+    Duration,
+    FileName,
+    IpAddress,
+    Networks,
+    PortRange,
+    Ports,
+    Secret,
+    Section,
+    Size,
+)
 
-REDACTED = "[redacted]"
+__all__ = [
+    "REDACTED",
+    "CloudRelay",
+    "DeviceHive",
+    "DeviceLink",
+    "Issuer",
+    "Limits",
+    "Listen",
+    "OAuth",
+    "OAuthClient",
+    "Secret",
+    "Section",
+    "Service",
+    "Settings",
+    "Storage",
+]
 
 #: The longest time in ms that a number of 32 bits holds, about 25 days.
 MAX_TIMEOUT = 2**31 - 1
 
 #: What a listener can serve.
-APIS = ("devicehive", "devicelink", "ops")
+APIS = ("devicehive", "devicelink", "cloudrelay", "ops")
 #: Of these, what the gateway's own tokens open.
-TOKEN_APIS = ("devicehive", "devicelink")
+TOKEN_APIS = ("devicehive", "devicelink", "cloudrelay")
 #: What a listener will be able to serve.
-LATER_APIS = ("cloudrelay", "ux4iot", "iotkit")
+LATER_APIS = ("ux4iot", "iotkit")
 #: Tables that will exist: the name, and how the file writes its headline.
 LATER_TABLES = {
     "node": "[node]",
-    "cloudrelay": "[cloudrelay]",
-    "oauth": "[[oauth.client]]",
     "iotkit": "[iotkit]",
     "ux4iot": "[ux4iot]",
 }
@@ -45,45 +70,6 @@ LATER = "is not available yet in this version"
 #: How the URL of an SQLite database starts, and how an error explains it.
 SQLITE = "sqlite:"
 SQLITE_URLS = 'allowed: "sqlite:///absolute/path" or "sqlite:path/beside/this/file"'
-
-
-class Secret:
-    """Text that must not be shown: every way of printing it says ``[redacted]``."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself, for the code that needs it to do its work."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return REDACTED
-
-    def __format__(self, spec: str) -> str:
-        return format(REDACTED, spec)
-
-    def __eq__(self, other: object) -> bool:
-        return self._text == other._text if isinstance(other, Secret) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-
-# The kind of a value, where its Python type does not tell.
-Duration = Annotated[float, Meta(extra={"kind": "duration"})]
-Size = Annotated[int, Meta(extra={"kind": "size"})]
-FileName = Annotated[str, Meta(extra={"kind": "file name"})]
-IpAddress = Annotated[str, Meta(extra={"kind": "IP address"})]
-Networks = Annotated[list[str], Meta(extra={"kind": "networks"})]
-PortRange = Annotated[tuple[int, int], Meta(extra={"kind": "port range"})]
-Ports = Annotated[list[tuple[int, int]], Meta(extra={"kind": "ports"})]
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the configuration file."""
 
 
 class Listen(Section, frozen=True):
@@ -97,10 +83,11 @@ class Listen(Section, frozen=True):
         ),
     ]
     serve: Annotated[
-        list[str],
+        Apis,
         Meta(
             description="The APIs to serve there. Keep `ops` off public interfaces: "
-            "it shows metrics and health, and takes the commands of the operator."
+            "it shows metrics and health, and takes the commands of the operator.",
+            examples=[["ops"]],
         ),
     ]
 
@@ -193,7 +180,7 @@ class DeviceHive(Section, frozen=True):
         Secret | None,
         Meta(
             description="Signs and verifies the tokens. This or `jwt_secret_file` is required "
-            "where a listener serves `devicehive` or `devicelink`."
+            "where a listener serves `devicehive`, `devicelink` or `cloudrelay`."
         ),
     ] = None
     jwt_secret_file: Annotated[
@@ -378,6 +365,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     storage: Storage
     devicehive: DeviceHive = DeviceHive()
     devicelink: DeviceLink = DeviceLink()
+    cloudrelay: CloudRelay = CloudRelay()
+    oauth: OAuth = OAuth()
     limits: Limits = Limits()
     service: Service = Service()
 
@@ -386,12 +375,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return any(api in listen.serve for listen in self.listen)
 
 
-#: The tables in the order of the reference, by name.
-SECTIONS: dict[str, type[Section]] = {
+#: The tables of the file in the order of the reference, by path.
+TABLES: dict[str, type[Section]] = {
     "listen": Listen,
     "storage": Storage,
     "devicehive": DeviceHive,
     "devicelink": DeviceLink,
+    "cloudrelay": CloudRelay,
+    "cloudrelay.issuer": Issuer,
+    "oauth": OAuth,
+    "oauth.client": OAuthClient,
     "limits": Limits,
     "service": Service,
 }
+#: Of these, those that may be there several times.
+LISTS = ("listen", "cloudrelay.issuer", "oauth.client")
+#: Those that are in no other table.
+SECTIONS = {path: section for path, section in TABLES.items() if "." not in path}

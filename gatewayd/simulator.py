@@ -38,6 +38,8 @@ SLOWEST = 60
 class SimulatedDevice(Service):
     """A device that reports telemetry and knows ``echo``, ``reboot``, ``fail`` and ``slow``.
 
+    To HTTP requests that are relayed to it, it has ``/info`` and ``/echo``.
+
     :param credentials_source: is asked before each login; what it raises as OSError or ValueError
         counts as a refused login.
     :param interval: seconds between two reports.
@@ -231,8 +233,23 @@ class SimulatedDevice(Service):
                 self._answer(command_id, "error", {"reason": "asked to fail"})
             case "slow":
                 self._begin_slow(command_id, parameters.get("seconds"))
+            case "RestApi":
+                self._answer(command_id, "ok", self._web_page(parameters))
             case _:
                 self._answer(command_id, "error", {"reason": f"unknown command {name}"})
+
+    def _web_page(self, request: Message) -> Message:
+        """Return the answer to an HTTP request that was relayed (cloud-relay contract, B2)."""
+        path = str(request.get("path", "")).partition("?")[0]
+        if path == "/info":
+            now = self._clock.seconds()
+            body = {"device": self.device_id, "uptime": int(now - self._booted)}
+        elif path == "/echo":
+            body = {key: request.get(key) for key in ("method", "path", "headers", "body")}
+        else:
+            return {"status": 404, "body": {"error": "there are /info and /echo"}}
+        headers = {"Content-Type": "application/json"}
+        return {"status": 200, "headers": headers, "body": body}
 
     async def _reboot(self, command_id: object) -> None:
         self._note(command_id, "ok", {"rebooting": True})

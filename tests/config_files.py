@@ -22,6 +22,15 @@ url = "sqlite:test.db"
 [devicehive]
 jwt_secret = "hunter2-planted"
 """
+WITH_PROGRAMS = f"""{MINIMAL}
+[[cloudrelay.issuer]]
+issuer = "https://login.example/tenant"
+audience = ["api://relay"]
+jwks_url = "https://login.example/keys"
+[[oauth.client]]
+id = "relay-client"
+secret = "hunter2-planted"
+"""
 OPS_ONLY = """
 [[listen]]
 endpoint = "tcp:9090"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import attrs
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor as _reactor
@@ -21,6 +24,7 @@ PASSWORD = "dhadmin_#911"
 SECRET = "devicehive"
 #: Seconds that anything may take before the test fails.
 PATIENCE = 10.0
+_DEVICEHIVE = DeviceHive(jwt_secret=Secret(SECRET), admin_password=Secret(PASSWORD))
 
 
 def make_settings(path: Path, **limits: Any) -> Settings:
@@ -31,7 +35,7 @@ def make_settings(path: Path, **limits: Any) -> Settings:
             Listen(endpoint="tcp:0:interface=127.0.0.1", serve=["ops"]),
         ],
         storage=Storage(url=Secret(f"sqlite:///{path}")),
-        devicehive=DeviceHive(jwt_secret=Secret(SECRET), admin_password=Secret(PASSWORD)),
+        devicehive=_DEVICEHIVE,
         limits=Limits(**limits),
         service=Service(drain_timeout=2.0),
     )
@@ -116,7 +120,15 @@ class Daemon:
         self.sockets: list[Socket] = []
 
     async def start(self) -> None:
-        """Start it."""
+        """Start it. A database that is not there yet is a copy of what a first start leaves."""
+        settings = self.gateway.settings
+        if settings.devicehive == _DEVICEHIVE and not settings.storage.path.exists():
+            settings.storage.path.parent.mkdir(parents=True, exist_ok=True)
+            settings.storage.path.write_bytes((await first_start()).database)
+        await self.run()
+
+    async def run(self) -> None:
+        """Start it with the database that is there, or with none."""
         self.gateway.privilegedStartService()
         self.gateway.startService()
         await self.gateway.ready.addTimeout(PATIENCE, reactor)
@@ -150,8 +162,45 @@ class Daemon:
     ) -> Socket:
         """Open a socket and authenticate it."""
         socket = await self.connect(path)
-        tokens = await socket.ask("token", login=login, password=password)
-        assert tokens["status"] == "success", tokens
-        reply = await socket.ask("authenticate", token=tokens["accessToken"])
+        if (login, password) == (ADMIN, PASSWORD) and self.gateway.settings.devicehive == _DEVICEHIVE:
+            token = (await first_start()).token
+        else:
+            token = await access_token(socket, login, password)
+        reply = await socket.ask("authenticate", token=token)
         assert reply["status"] == "success", reply
         return socket
+
+
+async def access_token(socket: Socket, login: str, password: str) -> str:
+    """Log in."""
+    tokens = await socket.ask("token", login=login, password=password)
+    assert tokens["status"] == "success", tokens
+    token: str = tokens["accessToken"]
+    return token
+
+
+@attrs.frozen
+class FirstStart:
+    """What a gateway has after its first start, which costs as much as many a test.
+
+    :ivar database: the content of its file. :ivar token: an access token of its administrator.
+    """
+
+    database: bytes
+    token: str
+
+
+_first: list[FirstStart] = []
+
+
+async def first_start() -> FirstStart:
+    """Start a gateway once, log in, and stop it; what it had is kept."""
+    if not _first:
+        with TemporaryDirectory() as directory:
+            path = Path(directory, "gatewayd.db")
+            daemon = Daemon(make_settings(path))
+            await daemon.run()
+            token = await access_token(await daemon.connect(), ADMIN, PASSWORD)
+            await daemon.stop()
+            _first.append(FirstStart(path.read_bytes(), token))
+    return _first[0]

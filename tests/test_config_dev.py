@@ -24,8 +24,9 @@ def mode(path: Path) -> int:
 def test_dev_settings(tmp_path: Path) -> None:
     """--dev serves its APIs and ops on loopback and keeps its database in its directory."""
     settings = config.dev(tmp_path / "data")
+    apis = ["devicehive", "devicelink", "cloudrelay"]
     assert settings.listen == [
-        Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=["devicehive", "devicelink"]),
+        Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=apis),
         Listen(endpoint="tcp:9090:interface=127.0.0.1", serve=["ops"]),
     ]
     assert settings.storage.path == tmp_path / "data" / "gatewayd.db"
@@ -34,6 +35,11 @@ def test_dev_settings(tmp_path: Path) -> None:
     assert len(look_up(settings, "devicehive.admin_password")) >= 16
     assert settings.devicelink.host == "127.0.0.1"
     assert settings.devicelink.allowed_device_nets == ["127.0.0.0/8"]
+    assert settings.cloudrelay.allowed_device_nets == ["127.0.0.0/8"]
+    (client,) = settings.oauth.client
+    assert (client.id, client.actions, client.devices) == ("dev-client", ["relay.call"], ["*"])
+    assert client.secret is not None
+    assert len(client.secret.reveal()) >= 32
 
 
 def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
@@ -43,6 +49,8 @@ def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
     other = config.dev(tmp_path / "other").devicehive
     assert other.jwt_secret != first.devicehive.jwt_secret
     assert other.admin_password != first.devicehive.admin_password
+    clients = config.dev(tmp_path / "other").oauth.client
+    assert clients[0].secret != first.oauth.client[0].secret
 
 
 def test_dev_files_are_private(tmp_path: Path) -> None:
@@ -53,6 +61,7 @@ def test_dev_files_are_private(tmp_path: Path) -> None:
     assert {each.name: mode(each) for each in data.iterdir()} == {
         "jwt-secret": 0o600,
         "admin-password": 0o600,
+        "oauth-client-secret": 0o600,
     }
 
 
@@ -74,6 +83,9 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
             "devicehive.jwt_secret=own",
             "devicehive.admin_password=pw",
             'devicelink.allowed_device_nets=["10.0.0.0/8"]',
+            'cloudrelay.allowed_device_nets=["10.1.0.0/16"]',
+            "oauth.client.0.id=mine",
+            "oauth.client.0.secret=own-secret",
         ],
     )
     assert settings.limits.body == 2097152
@@ -83,7 +95,16 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
     assert settings.devicehive.jwt_secret_encoding == "devicehive"
     assert look_up(settings, "devicehive.admin_password") == "pw"
     assert settings.devicelink.allowed_device_nets == ["10.0.0.0/8"]
+    assert settings.cloudrelay.allowed_device_nets == ["10.1.0.0/16"]
+    assert [client.id for client in settings.oauth.client] == ["mine"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dev_override_lasts_for_one_start(tmp_path: Path) -> None:
+    """An override of an item of a list changes nothing for those who load settings later."""
+    changed = config.dev(tmp_path, ["listen.0.serve.2=ops"])
+    assert changed.listen[0].serve == ["devicehive", "devicelink", "ops"]
+    assert config.dev(tmp_path).listen[0].serve == ["devicehive", "devicelink", "cloudrelay"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +178,9 @@ def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
         config.dev(tmp_path)
 
 
-@pytest.mark.parametrize("override", ["devicehive=5", "devicelink=5", "storage=5"])
+@pytest.mark.parametrize(
+    "override", ["devicehive=5", "devicelink=5", "cloudrelay=5", "oauth=5", "storage=5"]
+)
 def test_dev_reports_what_is_no_table(tmp_path: Path, override: str) -> None:
     """A table overridden by a value is an error under --dev, too."""
     with pytest.raises(ConfigError, match=r"not a table; allowed: a table with keys"):

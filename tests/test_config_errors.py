@@ -22,7 +22,7 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
         ("limits.max_body=1", "limits.max_body: unknown key; did you mean limits.body?"),
         ("listen.0.port=1", "listen.0.port: unknown key; allowed: endpoint, serve"),
         ("storge.url=x", "storge: unknown key; did you mean storage?"),
-        ("body=1", "body: unknown key; did you mean body in the table limits?"),
+        ("body=1", "body: unknown key; did you mean body in the table cloudrelay or limits?"),
         ('limits.a b="x"', 'limits."a b": unknown key; allowed: body, ws_message, '),
         ("limits.body=1 mib", 'limits.body: "1 mib" is not a size; allowed: a whole number of '),
         ("limits.body=0", "limits.body: 0 is out of range; allowed: at least 1B"),
@@ -159,7 +159,8 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
         ),
         (
             'listen.0.serve=["devicehive", "mqtt"]',
-            'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "devicelink", "ops"',
+            'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "devicelink", '
+            '"cloudrelay", "ops"',
         ),
         (
             "storage.url=postgresql://u:hunter2-planted@h/db",
@@ -214,7 +215,7 @@ def test_api_for_later(files: Files, api: str) -> None:
     """An API that later versions will have is refused as such."""
     assert files.problems(overrides=[f'listen.0.serve=["{api}"]']) == [
         f'listen.0.serve.0: "{api}" is not available yet in this version; '
-        'allowed: "devicehive", "devicelink", "ops"'
+        'allowed: "devicehive", "devicelink", "cloudrelay", "ops"'
     ]
 
 

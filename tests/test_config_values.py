@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gatewayd import config
-from gatewayd.reference import keys
-from gatewayd.settings import SECTIONS, Listen, Secret, Storage
-from tests.config_files import MINIMAL, OPS_ONLY, PLANTED, Files, look_up
+from gatewayd.keys import keys
+from gatewayd.settings import LISTS, TABLES, Listen, Secret, Storage
+from tests.config_files import MINIMAL, OPS_ONLY, PLANTED, WITH_PROGRAMS, Files, look_up
 
 # What takes effect
 
@@ -46,6 +47,38 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "devicelink.links": ("3", 3),
     "devicelink.rate": ("1MiB", 1048576),
     "devicelink.strict_ctr": ("true", True),
+    "cloudrelay.response_timeout": ("5m", 300.0),
+    "cloudrelay.body": ("1MiB", 1048576),
+    "cloudrelay.spool": ("2GiB", 2147483648),
+    "cloudrelay.inline": ("16KiB", 16384),
+    "cloudrelay.body_idle": ("10s", 10.0),
+    "cloudrelay.connect_timeout": ("1s", 1.0),
+    "cloudrelay.in_flight": ("1", 1),
+    "cloudrelay.queued": ("0", 0),
+    "cloudrelay.rate": ("1", 1),
+    "cloudrelay.request_headers": ('["Accept", "If-Match"]', ["Accept", "If-Match"]),
+    "cloudrelay.response_headers": ("[]", []),
+    "cloudrelay.allowed_device_nets": ('["10.0.0.7"]', ["10.0.0.7/32"]),
+    "cloudrelay.allowed_device_ports": ("[80]", [(80, 80)]),
+    "cloudrelay.public_url": ("https://gateway.example/base/", "https://gateway.example/base"),
+    "cloudrelay.results": ("1m", 60.0),
+    "cloudrelay.patience": ("1s", 1.0),
+    "cloudrelay.issuer.0.issuer": ("https://other.example/", "https://other.example/"),
+    "cloudrelay.issuer.0.audience": ('["api://a", "b"]', ["api://a", "b"]),
+    "cloudrelay.issuer.0.jwks_url": ("http://127.0.0.1:1/k?v=1", "http://127.0.0.1:1/k?v=1"),
+    "cloudrelay.issuer.0.algorithms": ('["ES256", "PS256"]', ["ES256", "PS256"]),
+    "cloudrelay.issuer.0.roles_any": ('["operator"]', ["operator"]),
+    "cloudrelay.issuer.0.scopes_all": ('["relay", "read"]', ["relay", "read"]),
+    "cloudrelay.issuer.0.leeway": ("1m", 60.0),
+    "cloudrelay.issuer.0.devices": ('["boiler"]', ["boiler"]),
+    "oauth.issuer": ("https://gateway.example", "https://gateway.example"),
+    "oauth.audiences": ('["api://relay"]', ["api://relay"]),
+    "oauth.token_lifetime": ("1d", 86400.0),
+    "oauth.rotation": ("1d", 86400.0),
+    "oauth.client.0.id": ("other", "other"),
+    "oauth.client.0.secret": ("long enough", "long enough"),
+    "oauth.client.0.actions": ('["link.create", "relay.call"]', ["link.create", "relay.call"]),
+    "oauth.client.0.devices": ('["boiler", "pump"]', ["boiler", "pump"]),
     "limits.body": ("2MiB", 2097152),
     "limits.ws_message": ("64KiB", 65536),
     "limits.send_window": ("10kB", 10000),
@@ -62,33 +95,40 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "limits.pending_writes": ("1GiB", 1073741824),
     "service.drain_timeout": ("0s", 0.0),
 }
-BY_FILE = ("storage.url_file", "devicehive.jwt_secret_file", "devicehive.admin_password_file")
+BY_FILE = (
+    "storage.url_file",
+    "devicehive.jwt_secret_file",
+    "devicehive.admin_password_file",
+    "oauth.client.0.secret_file",
+)
+#: Lists of tables, and the file whose content is no secret; their tests are elsewhere.
+OTHERS = ("cloudrelay.issuer", "cloudrelay.issuer.0.jwks_file", "oauth.client")
 
 
 @pytest.mark.parametrize("path", TAKES_EFFECT)
 def test_key_takes_effect(files: Files, path: str) -> None:
     """Every key changes the settings to what it says."""
     text, value = TAKES_EFFECT[path]
-    assert look_up(files.load(), path) != value
-    assert look_up(files.load(overrides=[f"{path}={text}"]), path) == value
+    assert look_up(files.load(WITH_PROGRAMS), path) != value
+    assert look_up(files.load(WITH_PROGRAMS, [f"{path}={text}"]), path) == value
 
 
 def test_every_key_is_tested() -> None:
     """No key of the settings lacks its case above."""
     paths = {
-        f"{table}.0.{name}" if table == "listen" else f"{table}.{name}"
-        for table, section in SECTIONS.items()
+        f"{table}.0.{name}" if table in LISTS else f"{table}.{name}"
+        for table, section in TABLES.items()
         for name in keys(section)
     }
-    assert paths == {*TAKES_EFFECT, *BY_FILE}
+    assert paths == {*TAKES_EFFECT, *BY_FILE, *OTHERS}
 
 
 @pytest.mark.parametrize("path", BY_FILE)
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_secret_is_read_from_its_file(files: Files, path: str, end: str) -> None:
     """A ``*_file`` key fills in the secret that it stands for, but for one newline at the end."""
-    inline = {"storage.url_file": "url =", "devicehive.jwt_secret_file": "jwt_secret ="}
-    text = MINIMAL.replace(inline.get(path, "#"), "# no longer inline:")
+    inline = path.rpartition(".")[2].removesuffix("_file")
+    text = WITH_PROGRAMS.replace(f"\n{inline} =", "\n# no longer inline:")
     files.write("it", f"sqlite:///from/file{end}")
     settings = files.load(text, [f"{path}=it"])
     assert look_up(settings, path.removesuffix("_file")) == "sqlite:///from/file"
@@ -121,6 +161,7 @@ def test_defaults(files: Files) -> None:
     counts = (limits.in_flight, limits.subscriptions, limits.connections, limits.json_depth)
     assert counts == (256, 1000, 50000, 64)
     assert limits.pending_writes == 64 * 1048576
+    assert (settings.cloudrelay.issuer, settings.oauth.client) == ([], [])
     assert settings.service.drain_timeout == 10
 
 
@@ -286,10 +327,24 @@ def test_example_loads(files: Files) -> None:
     example = Path(__file__).parent.parent / "etc" / "gatewayd.toml"
     files.write("jwt-secret", "00ff" * 16)
     files.write("admin-password", "secret")
+    files.write("relay-client-secret", "long enough")
     settings = files.load(example.read_text())
-    assert [each.serve for each in settings.listen] == [["devicehive", "devicelink"], ["ops"]]
+    apis = ["devicehive", "devicelink", "cloudrelay"]
+    assert [each.serve for each in settings.listen] == [apis, ["ops"]]
+    relay = settings.cloudrelay
+    assert relay == type(relay)(allowed_device_nets=["10.0.0.0/8"])
+    assert [client.id for client in settings.oauth.client] == ["relay-client"]
     assert settings.devicelink.claim_timeout == 600
     assert all(each.is_local for each in settings.listen)
     assert settings.limits == type(settings.limits)()
     assert settings.service == type(settings.service)()
     assert settings.storage.retention == Storage().retention
+
+
+def test_example_in_comments_loads(files: Files) -> None:
+    """What the example has in comments is true as well."""
+    example = Path(__file__).parent.parent / "etc" / "gatewayd.toml"
+    for name in ("jwt-secret", "admin-password", "relay-client-secret"):
+        files.write(name, "00ff" * 16)
+    (issuer,) = files.load(re.sub("(?m)^#(?! |$)", "", example.read_text())).cloudrelay.issuer
+    assert issuer.issuer == "https://login.example.com/tenant/v2.0"

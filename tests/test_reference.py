@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.reference import keys, render
-from gatewayd.settings import LATER_APIS, LATER_TABLES, SECTIONS, Settings
+from gatewayd.keys import keys
+from gatewayd.reference import render
+from gatewayd.settings import LATER_APIS, LATER_TABLES, LISTS, SECTIONS, TABLES, Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
@@ -31,12 +32,24 @@ def test_sections_are_the_settings() -> None:
     assert tuple(SECTIONS) == Settings.__struct_fields__
 
 
-@pytest.mark.parametrize("table", SECTIONS)
+def test_tables_within_tables() -> None:
+    """The lists of tables that tables hold have sections, too."""
+    inner = {
+        f"{table}.{name}": key.section
+        for table, section in SECTIONS.items()
+        for name, key in keys(section).items()
+        if key.kind == "tables"
+    }
+    assert {**SECTIONS, **inner} == TABLES
+    assert {"listen", *inner} == set(LISTS)
+
+
+@pytest.mark.parametrize("table", TABLES)
 def test_every_key_has_its_row(table: str) -> None:
     """Every key of a table has a row, with its meaning, in the section of that table."""
-    headline = f"\n## `[[{table}]]`\n" if table == "listen" else f"\n## `[{table}]`\n"
+    headline = f"\n## `[[{table}]]`\n" if table in LISTS else f"\n## `[{table}]`\n"
     section = render().split(headline)[1].split("\n## ")[0]
-    for key in keys(SECTIONS[table]).values():
+    for key in keys(TABLES[table]).values():
         row = next(line for line in section.splitlines() if line.startswith(f"| `{key.name}` |"))
         assert row.endswith(f"| {key.meaning} |")
         assert row.count(" | ") == 3
@@ -58,6 +71,25 @@ def test_every_key_has_its_row(table: str) -> None:
         "| `claim_timeout` | duration, at least 1ms | none | ",
         "| `rate` | size, at least 1B | none | ",
         "| `strict_ctr` | boolean | `false` | ",
+        '| `serve` | list of `"devicehive"`, `"devicelink"`, `"cloudrelay"`, `"ops"`, at least one '
+        "| required | ",
+        '| `response_timeout` | duration, at least 5s and at most 5m | `"30s"` | ',
+        '| `results` | duration, at least 1m | `"1d"` | ',
+        "| `queued` | number, at least 0 | `32` | ",
+        "| `request_headers` | list of header fields "
+        '| `["Accept", "Content-Type", "Content-Disposition"]` | ',
+        "| `public_url` | base URL | none | ",
+        "| `issuer` | list of tables | `[]` | ",
+        "| `issuer` | URL | required | ",
+        "| `issuer` | URL | none | ",
+        "| `audience` | list of texts, at least one | required | ",
+        "| `jwks_url` | https URL | none | ",
+        "| `jwks_file` | text file | none | ",
+        '| `algorithms` | list of `"ES256"`, `"PS256"`, `"RS256"`, at least one | `["RS256"]` | ',
+        "| `roles_any` | list of texts | `[]` | ",
+        '| `leeway` | duration, at most 10m | `"5m"` | ',
+        '| `devices` | list of ids, at least one | `["*"]` | ',
+        '| `token_lifetime` | duration, at least 1m and at most 1d | `"1h"` | ',
         '| `jwt_secret_encoding` | `"devicehive"`, `"hex"`, `"utf-8"` | `"devicehive"` | ',
     ],
 )

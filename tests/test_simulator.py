@@ -209,6 +209,39 @@ ANSWERS = [
     ("echo", {"parameters": None}, "ok", {}),
     ("echo", {}, "ok", {}),
     ("fail", {}, "error", {"reason": "asked to fail"}),
+    (
+        "RestApi",
+        {"parameters": {"path": "/info?x=1", "method": "GET", "headers": {}}},
+        "ok",
+        {
+            "status": 200,
+            "headers": {"Content-Type": "application/json"},
+            "body": {"device": "simulated-device", "uptime": 0},
+        },
+    ),
+    (
+        "RestApi",
+        {
+            "parameters": {
+                "path": "/echo",
+                "method": "PUT",
+                "headers": {"Accept": "a/b"},
+                "body": "x",
+            }
+        },
+        "ok",
+        {
+            "status": 200,
+            "headers": {"Content-Type": "application/json"},
+            "body": {"method": "PUT", "path": "/echo", "headers": {"Accept": "a/b"}, "body": "x"},
+        },
+    ),
+    (
+        "RestApi",
+        {"parameters": {}},
+        "ok",
+        {"status": 404, "body": {"error": "there are /info and /echo"}},
+    ),
     ("dance", {}, "error", {"reason": "unknown command dance"}),
     ("slow", {"parameters": {"seconds": 0}}, "ok", {"seconds": 0}),
     ("slow", {"parameters": {"seconds": -5}}, "ok", {"seconds": 0}),

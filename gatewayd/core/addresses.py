@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 
@@ -23,6 +24,11 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 #: Also what is an address to the C library alone, such as 0x7f.1: it is looked up, and judged by
 #: what that gives.
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+#: Of a base URL: whether it is encrypted, the host, the port, and the path.
+_BASE_URL = re.compile(
+    r"http(s)?://(\[[0-9A-Fa-f:.]+(?:%25[0-9A-Za-z._~-]+)?\]|[^/:\[\]]+)(?::([0-9]{1,5}))?(/.*)?",
+    re.IGNORECASE,
+)
 #: "This network", and what was never given out, with the broadcast address at its end.
 _NOBODY = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
 
@@ -31,14 +37,86 @@ class _Registered(msgspec.Struct, frozen=True):
     """The member ``address`` of a device's data; what else it has is other APIs' business.
 
     :ivar ports: the ports of the device that may be connected to; None for all.
+    :ivar base_url: of its HTTP server. Links have nothing to do with it: it may be anything here.
     """
 
     host: str | None = None
     ports: list[int] | None = None
+    base_url: msgspec.Raw = msgspec.field(name="baseUrl", default=msgspec.Raw(b"null"))
 
 
 class _Data(msgspec.Struct, frozen=True):
     address: _Registered | None = None
+
+
+@attrs.frozen
+class BaseUrl:
+    """Where a device's HTTP server is, and under which path.
+
+    :ivar text: as it was registered.
+    :ivar secure: whether it is ``https``.
+    :ivar host: an IP address without brackets, or a name.
+    :ivar authority: host and port as they are written in a URL, the latter if it was there.
+    :ivar path: without a slash at its end: "" for the root.
+    """
+
+    text: str
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    path: str
+
+
+def parse_base_url(text: str) -> BaseUrl:
+    """Return the parts of a base URL: ``http(s)://host[:port][/path]``.
+
+    :raises NoAddress: it is none; the text says why, and does not repeat it.
+    """
+    if not re.fullmatch("[!-~]+", text) or "\\" in text:
+        raise NoAddress("its baseUrl has other characters than those of URLs")
+    if "?" in text or "#" in text:
+        raise NoAddress("its baseUrl has a query or a fragment")
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise NoAddress("its baseUrl has a user")
+    match = _BASE_URL.fullmatch(text)
+    if match is None:
+        raise NoAddress("its baseUrl is not http(s)://host[:port][/path]")
+    host, path = match[2], (match[4] or "").rstrip("/")
+    port = int(match[3] or (443 if match[1] else 80))
+    if not 0 < port < 2**16:
+        raise NoAddress("the port in its baseUrl is not from 1 to 65535")
+    if has_dot_segment(path):
+        raise NoAddress("the path of its baseUrl has . or .. in it")
+    plain = host.strip("[]").replace("%25", "%")
+    if parse_address(plain) is None and not is_name(host):
+        raise NoAddress("the host in its baseUrl is neither a name nor an IP address")
+    # The zone of an IPv6 address means nothing to anybody else.
+    named = re.sub("%.*]", "]", host)
+    authority = named if match[3] is None else f"{named}:{port}"
+    return BaseUrl(text, bool(match[1]), plain, port, authority, path)
+
+
+def has_dot_segment(path: str) -> bool:
+    """Whether any server could take a part of a path for ``.`` or ``..``.
+
+    Some decode escapes first, some take a backslash for a slash, some ignore what follows ``;``.
+    """
+    for escape, meant in (("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("%3b", ";"), ("\\", "/")):
+        path = re.sub(re.escape(escape), meant, path, flags=re.IGNORECASE)
+    return any(segment.partition(";")[0] in (".", "..") for segment in path.split("/"))
+
+
+def base_url(device: Device) -> BaseUrl | None:
+    """Return where a device's HTTP server is; None when it is no device with one.
+
+    :raises NoAddress: what its data says about that is wrong.
+    """
+    try:
+        text = msgspec.json.decode(_registered(device).base_url, type=str | None)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise NoAddress("its baseUrl is not a text") from None
+    return None if text is None else parse_base_url(text)
 
 
 def parse_address(host: str) -> IPAddress | None:
@@ -74,7 +152,7 @@ def is_one_host(address: IPAddress) -> bool:
 class Addresses:
     """Finds where a device is, and refuses what may not be connected to.
 
-    A name is looked up once per link and pinned: what it means later does not matter.
+    A name is looked up once per link or request and pinned: what it means later does not matter.
 
     :param networks: where devices may be. Loopback and link-local addresses have to be named by a
         network that has nothing else.
@@ -103,9 +181,19 @@ class Addresses:
         :raises NoAddress: the device has none, or its name is unknown.
         :raises Denied: ``"destination"``, with the rule that refuses it as the key.
         """
-        host, ports = _registered(device)
-        if ports is not None and port not in ports:
+        registered = _registered(device)
+        if not registered.host:
+            raise NoAddress("its data has no address.host")
+        if registered.ports is not None and port not in registered.ports:
             raise Denied("destination", f"port {port} is not one of the device's own ports")
+        return await self.find_host(registered.host, port)
+
+    async def find_host(self, host: str, port: int) -> Address:
+        """Return where a port of a host is: its first address that may be connected to.
+
+        :raises NoAddress: its name is unknown.
+        :raises Denied: ``"destination"``, with the rule that refuses it as the key.
+        """
         if self._ports is not None and not any(low <= port <= high for low, high in self._ports):
             raise Denied("destination", f"port {port} is not in allowed_device_ports")
         refused = ""
@@ -153,16 +241,13 @@ class Addresses:
         return "the address is the gateway's own" if self.is_own(address, port) else ""
 
 
-def _registered(device: Device) -> tuple[str, list[int] | None]:
-    """Return the host and the ports in a device's data.
+def _registered(device: Device) -> _Registered:
+    """Return what a device's data says about its address; nothing when there is nothing.
 
-    :raises NoAddress: there is no host, or it is none.
+    :raises NoAddress: it is malformed.
     """
     try:
         data = msgspec.json.decode(device.data or b"{}", type=_Data | None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise NoAddress("its data.address is malformed") from None
-    address = None if data is None else data.address
-    if address is None or not address.host:
-        raise NoAddress("its data has no address.host")
-    return address.host, address.ports
+    return _Registered() if data is None or data.address is None else data.address

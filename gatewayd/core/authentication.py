@@ -19,6 +19,7 @@ from gatewayd.core.access import (
 )
 from gatewayd.core.configuration import LAST_LOGIN_TIMEOUT, MAX_ATTEMPTS, Configuration
 from gatewayd.core.interfaces import Store
+from gatewayd.core.issuers import Issuers, algorithm_of
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, GroupKind, Status, User
 from gatewayd.core.passwords import Passwords, outdated
@@ -71,13 +72,18 @@ class Authentication:
         self._wall = wall
         self._touching: set[int] = set()
         self._guesses = Locks()
+        #: who else issues tokens
+        self.issuers: Issuers | None = None
 
     async def by_token(self, token: str) -> Principal:
-        """Return the principal of an access token.
+        """Return the principal of an access token, DeviceHive's or OAuth2's.
 
         :raises Unauthenticated: ``"invalid"`` (also for refresh tokens, plugin tokens and users
             that are gone or locked), ``"expired"``.
+        :raises Unavailable: the keys of its issuer are not to be had now.
         """
+        if self.issuers is not None and not self._is_ours(token):
+            return await self.issuers.verify(token)
         try:
             claims = self._tokens.verify(token)
         except Unauthenticated as error:
@@ -91,6 +97,23 @@ class Authentication:
         self._registry.track(principal)
         await self._record_login(user)
         return principal
+
+    def plausible(self, token: str) -> bool:
+        """Whether an access token would be accepted, as far as that is known without waiting."""
+        if self.issuers is not None and not self._is_ours(token):
+            return self.issuers.plausible(token)
+        try:
+            self._tokens.verify(token)
+        except Unauthenticated:
+            return False
+        return True
+
+    def _is_ours(self, token: str) -> bool:
+        """Whether a token is one of DeviceHive's kind, which the gateway's secret has signed.
+
+        That secret is tried with no other, and no key of an issuer with this kind.
+        """
+        return algorithm_of(token) in ("HS256", None)
 
     async def by_password(self, login: str, password: str) -> Principal:
         """Return the principal of a login with everything its role allows.

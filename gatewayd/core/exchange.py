@@ -96,3 +96,29 @@ class Adapter(Protocol):
         :raises Invalid: ``Remote-Query`` is nothing for such a device; it was sent nothing.
         :raises Unavailable: the gateway cannot do it now; the device was sent nothing.
         """
+
+
+class Queue(Protocol):
+    """A way to a device on which requests can be left for it while it is away."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+
+    async def submit(self, device: Device, request: Request, lifetime: int, key: str) -> int:
+        """Leave a request, on disk; return the number under which its answer will be found.
+
+        :param lifetime: seconds in which the device may take it.
+        :param key: names it; what was left under the same name before is not left again: its
+            number is returned.
+        :raises TooLarge: ``"request"``: it is too large to wait.
+        :raises Denied: ``"blocked"``. :raises Unavailable: :raises NotFound: the device is gone.
+        """
+
+    async def answer(self, device: Device, number: int, wait: float) -> Answer | None:
+        """Return the answer to a request that was left; None when there is none yet.
+
+        :param wait: seconds to wait for it.
+        :raises NoAnswer: there will be none: its lifetime is over, or it is forgotten.
+        :raises BadAnswer: :raises TooLarge: as :meth:`Adapter.send`.
+        """

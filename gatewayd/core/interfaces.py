@@ -246,6 +246,9 @@ class RelayCalls(Protocol):
     def sweep_calls(self, now: int, limit: int) -> Deferred[int]:
         """Forget up to ``limit`` calls that have expired at ``now`` (ms); fires with how many."""
 
+    def kept_bytes(self) -> Deferred[int]:
+        """Return the size of all calls together; see :attr:`RelayCall.size`."""
+
 
 class Store(Log, Directory, Vault, RelayCalls, Protocol):
     """Everything that is kept. One driver is one implementation of this."""

@@ -224,6 +224,10 @@ class DeviceLogin(msgspec.Struct, frozen=True, kw_only=True):
         return f"DeviceLogin(base_url={self.base_url!r}, username={self.username!r})"
 
 
+#: About how many bytes a call holds besides the headers and the body of its answer.
+BARE_CALL = 512
+
+
 class RelayCall(msgspec.Struct, frozen=True, kw_only=True):
     """A relayed request whose answer is kept.
 
@@ -233,10 +237,11 @@ class RelayCall(msgspec.Struct, frozen=True, kw_only=True):
     :ivar key: the caller's own name for it, with which it may be repeated; None for none.
     :ivar digest: of what was asked.
     :ivar created: ms since the epoch; so expires, after which it is forgotten.
-    :ivar command: the sequence number of the command that carries it; None when none does.
-    :ivar status: of the answer; None while there is none.
+    :ivar command: the sequence number of the command that carries it; None when none does; 0
+        while that is being recorded.
+    :ivar status: of the answer; None while there is none; 0 when it came to nothing.
     :ivar headers: of the answer, a JSON list of pairs.
-    :ivar body: of the answer; None while there is none, and when it is too large to be kept.
+    :ivar body: of the answer; with a status of 0, why it came to nothing.
     """
 
     id: str
@@ -250,6 +255,11 @@ class RelayCall(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     headers: bytes = b"[]"
     body: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds, in memory or on disk."""
+        return BARE_CALL + len(self.headers) + len(self.body or b"")
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

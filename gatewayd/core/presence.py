@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.core.model import Device, Entry, Event, Kind
 from gatewayd.core.timeline import Timeline
+from gatewayd.errors import NotFound
 
 
 class Attachment:
@@ -35,10 +36,20 @@ class Presence:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._attached: dict[int, list[Attachment]] = {}
+        self._awaited: dict[int, list[Deferred[None]]] = {}
 
     def of(self, device: Device) -> list[Attachment]:
         """Return the attachments of a device, oldest first; none means not connected."""
         return list(self._attached.get(device.uid, ()))
+
+    def arrival(self, device: Device) -> Deferred[None]:
+        """Fire when a device is attached the next time; cancel it when nobody waits any more.
+
+        :raises NotFound: the device is deleted meanwhile.
+        """
+        arrived: Deferred[None] = Deferred(lambda arrived: self._unawait(device, arrived))
+        self._awaited.setdefault(device.uid, []).append(arrived)
+        return arrived
 
     def share(self, device: Device, protocol: str) -> Attachment:
         """Attach a socket that tolerates others of the same device."""
@@ -46,6 +57,7 @@ class Presence:
         attachment.since = self._timeline.now()
         self._add(attachment)
         self._timeline.note(self._entry(attachment, Kind.ATTACHED))
+        self._arrived(device)
         return attachment
 
     def take_over(
@@ -67,6 +79,7 @@ class Presence:
                 self.detach(older)
                 older.superseded()
         self._add(attachment)
+        self._arrived(attachment.device)
         return attachment
 
     def detach(self, attachment: Attachment) -> None:
@@ -79,12 +92,28 @@ class Presence:
             self._timeline.note(self._entry(attachment, Kind.DETACHED))
 
     def forget(self, device: Device) -> None:
-        """Drop the attachments of a device that is deleted, and tell its sockets."""
+        """Drop the attachments of a device that is deleted, and tell its sockets and who waits."""
         for attachment in self._attached.pop(device.uid, []):
             attachment.superseded()
+        for arrived in self._awaited.pop(device.uid, []):
+            if not arrived.called:
+                arrived.errback(NotFound("device", device.id))
 
     def _add(self, attachment: Attachment) -> None:
         self._attached.setdefault(attachment.device.uid, []).append(attachment)
+
+    def _arrived(self, device: Device) -> None:
+        """Tell who waits, after the attachment was noted: what they record comes later."""
+        for arrived in self._awaited.pop(device.uid, []):
+            if not arrived.called:  # one of them may give another one up
+                arrived.callback(None)
+
+    def _unawait(self, device: Device, arrived: Deferred[None]) -> None:
+        waiting = self._awaited.get(device.uid, [])
+        if arrived in waiting:
+            waiting.remove(arrived)
+            if not waiting:
+                del self._awaited[device.uid]
 
     @staticmethod
     def _entry(attachment: Attachment, kind: Kind, exclusive: bool = False) -> Entry:

@@ -20,12 +20,15 @@ from gatewayd.core.model import (
     CommandChange,
     Delivery,
     Device,
+    DeviceLogin,
     Entry,
     Event,
     Group,
     GroupKind,
     Plugin,
+    RelayCall,
     Setting,
+    SigningKey,
     User,
 )
 from gatewayd.core.queries import (
@@ -39,7 +42,16 @@ from gatewayd.core.queries import (
     UserQuery,
 )
 from gatewayd.errors import ConfigError, GatewayError, Unavailable
-from gatewayd.storage import configuration, devices, groups, history, plugins, users
+from gatewayd.storage import (
+    configuration,
+    devices,
+    groups,
+    history,
+    plugins,
+    relay_calls,
+    users,
+    vault,
+)
 from gatewayd.storage.adopt import adopt
 from gatewayd.storage.journal import Journal
 from gatewayd.storage.migrate import migrate
@@ -385,6 +397,44 @@ class SQLiteStore:
 
     def adopt(self, estate: Estate) -> Deferred[bool]:
         return self._write(adopt, estate)
+
+    # The vault
+
+    def signing_keys(self) -> Deferred[list[SigningKey]]:
+        return self._read(vault.signing_keys)
+
+    def add_signing_key(self, key: SigningKey) -> Deferred[None]:
+        return self._write(vault.add_signing_key, key)
+
+    def drop_signing_key(self, kid: str) -> Deferred[bool]:
+        return self._write(vault.drop_signing_key, kid)
+
+    def device_login(self, uid: int) -> Deferred[DeviceLogin | None]:
+        return self._read(vault.device_login, uid)
+
+    def set_device_login(self, uid: int, login: DeviceLogin | None) -> Deferred[None]:
+        size = 512 + len(login.ca or b"" if login else b"")
+        return self._writer.submit(vault.set_device_login, uid, login, size=size)
+
+    # Relayed requests
+
+    def begin_call(self, call: RelayCall) -> Deferred[RelayCall | None]:
+        return self._writer.submit(relay_calls.begin, call, size=call.size)
+
+    def end_call(self, call: RelayCall) -> Deferred[None]:
+        return self._writer.submit(relay_calls.end, call, size=call.size)
+
+    def forget_call(self, call_id: str) -> Deferred[None]:
+        return self._write(relay_calls.forget, call_id)
+
+    def call(self, call_id: str) -> Deferred[RelayCall | None]:
+        return self._read(relay_calls.get, call_id)
+
+    def sweep_calls(self, now: int, limit: int) -> Deferred[int]:
+        return self._write(relay_calls.sweep, now, limit)
+
+    def kept_bytes(self) -> Deferred[int]:
+        return self._read(relay_calls.kept_bytes)
 
 
 def _mark(journal: Journal, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

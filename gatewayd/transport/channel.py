@@ -6,23 +6,22 @@ import enum
 import math
 import re
 import sys
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
-from gatewayd.transport.request import GatewayRequest, error_body
+from gatewayd.transport.body import BodyPace, NoRoom
+from gatewayd.transport.request import RETRY, GatewayRequest
 
 if TYPE_CHECKING:
+    from gatewayd.transport.rest import Answer
     from gatewayd.transport.site import GatewaySite
-
-#: Seconds of a body before its rate is judged: the first round trips say nothing about it.
-BODY_GRACE = 10.0
 
 #: Seconds that a client has to read an error and close, before the connection is aborted. With
 #: the header deadline and two ticks of the site it keeps any silent client below 15 seconds.
@@ -35,36 +34,10 @@ DISCARD_BYTES = 16 * 1024 * 1024
 # Longer numbers are never a sensible length, and int() raises ValueError from 4301 digits on.
 _LENGTH_DIGITS = 18
 
+_NO_HEADERS: Mapping[str, str] = {}
+
 _TARGET = re.compile(rb"/[!-~]*|\*")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]{0,255}")
-
-
-@attrs.frozen
-class HttpLimits:
-    """What a client may take of an HTTP listener.
-
-    :ivar body: bytes of one request body; more is 413.
-    :ivar header_seconds: from the connect or a request's first byte to the end of its headers.
-    :ivar body_seconds: from the end of the headers to the end of the body.
-    :ivar body_rate: bytes per second that a body must average, judged after ten seconds of it.
-    :ivar idle_seconds: how long a connection is kept between two requests.
-    :ivar stall_seconds: how long the client may leave what we sent unread.
-    :ivar headers: header lines of one request; more is 431.
-    :ivar header_bytes: bytes of request line and headers, line ends included; more is 431.
-    :ivar connections: connections of one site; those beyond are closed at once.
-    :ivar connections_per_address: of them, those of one client address.
-    """
-
-    body: int = 1024 * 1024
-    header_seconds: float = 10.0
-    body_seconds: float = 30.0
-    body_rate: int = 1024
-    idle_seconds: float = 60.0
-    stall_seconds: float = 10.0
-    headers: int = 100
-    header_bytes: int = 16 * 1024
-    connections: int = 50_000
-    connections_per_address: int = 10_000
 
 
 class Phase(enum.Enum):
@@ -98,6 +71,9 @@ class GatewayChannel(HTTPChannel):
     totalHeadersSize = sys.maxsize
 
     _transport: Any = None
+    _body: BodyPace  # of the latest body
+    # Twisted sets it with a request line, and deletes it when the request is complete.
+    _path = b""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,8 +83,6 @@ class GatewayChannel(HTTPChannel):
         self._stall_due = math.inf
         self._head_bytes = 0
         self._head_lines = 0
-        self._body_bytes = 0
-        self._body_began = 0.0
         self._discarded = 0
         #: the client's address, while the site counts this connection
         self.counted: str | None = None
@@ -139,6 +113,7 @@ class GatewayChannel(HTTPChannel):
         """Leave the site and tell the running request."""
         self._leave()
         super().connectionLost(reason)
+        self.unregisterProducer()
 
     def _leave(self) -> None:
         self._phase = Phase.GONE
@@ -159,10 +134,9 @@ class GatewayChannel(HTTPChannel):
         self._head_bytes = self._head_lines = 0
         self._enter(Phase.HEAD, self.site.limits.header_seconds)
 
-    def _await_body(self) -> None:
-        self._body_bytes = 0
-        self._body_began = self.site.reactor.seconds()
-        self._enter(Phase.BODY, min(BODY_GRACE, self.site.limits.body_seconds))
+    def _await_body(self, idle: float | None) -> None:
+        self._body = BodyPace(idle, self.site.limits, self.site.reactor.seconds())
+        self._enter(Phase.BODY, self._body.grace)
 
     def expire(self, now: float) -> None:
         """Act on a deadline that has passed.
@@ -173,15 +147,7 @@ class GatewayChannel(HTTPChannel):
             self.abort()
         elif self._phase is Phase.IDLE:
             self._close(CLOSE_SECONDS)
-        elif self._phase is Phase.HEAD:
-            self.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        elif self._phase is Phase.BODY:
-            self._judge_body(now)
-
-    def _judge_body(self, now: float) -> None:
-        elapsed = now - self._body_began
-        limits = self.site.limits
-        if elapsed >= limits.body_seconds or self._body_bytes < limits.body_rate * elapsed:
+        elif self._phase is Phase.HEAD or (self._phase is Phase.BODY and self._body.is_late(now)):
             self.refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def drain(self) -> None:
@@ -250,9 +216,24 @@ class GatewayChannel(HTTPChannel):
         if fault is not None:
             self.refuse(fault)
             return
-        if self.length != 0:
-            self._await_body()
-        super().allHeadersReceived()
+        if self.length == 0 or self._admit_body():
+            super().allHeadersReceived()
+
+    def _admit_body(self) -> bool:
+        """Make room for the body of a request; tell whether it may come."""
+        request = self.requests[-1]
+        request.announce(self._command, self._path, self._version)
+        rules = self.site.body_rules(request)
+        if self.length is not None and self.length > rules.largest:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return False
+        try:
+            request.open_body(rules, self.length)
+        except NoRoom:
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, RETRY)
+            return False
+        self._await_body(rules.idle)
+        return True
 
     def _fault(self) -> HTTPStatus | None:
         """Find what is wrong with the request line and headers together, if anything is."""
@@ -267,14 +248,12 @@ class GatewayChannel(HTTPChannel):
         if self.length is None and not modern:
             # RFC 9112 section 6.1: HTTP/1.0 has no chunked encoding, so the framing is faulty.
             return HTTPStatus.BAD_REQUEST
-        if self.length is not None and self.length > self.site.limits.body:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         return None
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take a piece of the body, or keep pipelined requests for later."""
         if self._phase is Phase.BODY:
-            self._body_bytes += len(data)
+            self._body.add(len(data), self.site.reactor.seconds())
         elif self._phase is not Phase.HANDLING:
             return
         super().rawDataReceived(data)
@@ -289,6 +268,7 @@ class GatewayChannel(HTTPChannel):
 
     def requestDone(self, request: GatewayRequest) -> None:
         """Go on with the next request, or close when the client or the site wants that."""
+        request.close_body()  # the next request may need the room; Twisted comes to it first
         if self._phase is Phase.HANDLING:
             self._enter(Phase.IDLE, self.site.limits.idle_seconds)
         if self._phase is not Phase.GONE:
@@ -314,6 +294,12 @@ class GatewayChannel(HTTPChannel):
         if self.transport is not None:
             super().writeSequence(iovec)
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let a producer write, once the client has read what was sent before."""
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport and self._requestProducer is not None:
+            self._requestProducer.pauseProducing()
+
     def pauseProducing(self) -> None:
         """Begin to count the time in which the client does not read."""
         if self._phase is not Phase.GONE:
@@ -331,6 +317,13 @@ class GatewayChannel(HTTPChannel):
         else:
             self._report()
         super().resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the transport is lost, and with :meth:`connectionLost` the request knows.
+
+        Were its producer stopped already here, whoever waits for that would take it for the
+        producer's failure.
+        """
 
     # ---- ends
 
@@ -356,23 +349,25 @@ class GatewayChannel(HTTPChannel):
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(HTTPStatus.BAD_REQUEST)
 
-    def refuse(self, code: int) -> None:
+    def refuse(self, code: int, headers: Mapping[str, str] = _NO_HEADERS) -> None:
         """Answer the request that is coming in with an error and close.
+
+        The error has the form of the API that the request was for, if that is known.
 
         Only our side is closed at first, and what the client still sends is thrown away for a
         while: a full close with unread input makes the kernel send a reset, and the client
         would lose the answer.
 
         :param code: the HTTP status.
+        :param headers: more headers.
         """
         if self._phase not in (Phase.HEAD, Phase.BODY):
             return
-        body = error_body(code)
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%s"
-            % (code, HTTPStatus(code).phrase.encode("ascii"), len(body), body)
-        )
+        path = self._path.partition(b"?")[0] if _TARGET.fullmatch(self._path) else b""
+        answer = self.site.refusal(path.decode("ascii"), code)
+        self.transport.write(_encode(answer, headers))
+        for request in self.requests:
+            request.close_body()
         self._stall_due = math.inf
         self._enter(Phase.CLOSING, CLOSE_SECONDS)
         self.clearLineBuffer()
@@ -388,3 +383,17 @@ class GatewayChannel(HTTPChannel):
         self._discarded += len(data)
         if self._discarded > DISCARD_BYTES:
             self.abort()
+
+
+def _encode(answer: Answer, headers: Mapping[str, str]) -> bytes:
+    """Return an answer that is the last of its connection, with more headers."""
+    fields = {
+        "Content-Type": "application/json",
+        **answer.headers,
+        **headers,
+        "Content-Length": str(len(answer.body)),
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body

@@ -12,15 +12,16 @@ import attrs
 import msgspec
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from gatewayd.errors import GatewayError
-from gatewayd.transport.request import error_body
+from gatewayd.transport.request import GatewayRequest, error_body
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -129,6 +130,8 @@ class JsonApp(Klein):
     :param errors: translates exceptions, unknown paths (404) and wrong methods (405).
     :param cors: headers for every response; None to leave ``OPTIONS`` to the routes.
     :param preflight: the answer to ``OPTIONS`` on every path, if there are ``cors`` headers.
+    :param preflight_only: whether only what a browser asks before a request from another origin
+        has that answer, and any other ``OPTIONS`` goes to the routes.
     :param method_override: whether ``X-HTTP-Method-Override`` changes the method of a ``POST``.
     """
 
@@ -138,12 +141,14 @@ class JsonApp(Klein):
         *,
         cors: Mapping[str, str] | None = None,
         preflight: Answer | None = None,
+        preflight_only: bool = False,
         method_override: bool = False,
     ) -> None:
         super().__init__()
         self.errors = errors
         self.cors = cors
         self.preflight = preflight or Answer(HTTPStatus.OK)
+        self.preflight_only = preflight_only
         self.method_override = method_override
         # The defaults answer "//" and a trailing "/" with redirects that no client here follows.
         self.url_map.merge_slashes = False
@@ -164,6 +169,7 @@ class JsonApp(Klein):
             bound.errors = self.errors
             bound.cors = self.cors
             bound.preflight = self.preflight
+            bound.preflight_only = self.preflight_only
             bound.method_override = self.method_override
         return bound
 
@@ -204,6 +210,37 @@ class JsonApp(Klein):
 
             # Klein would name the endpoint after the function, and so lose equal names.
             self.route(path, methods=verbs, endpoint=f"{' '.join(verbs)} {path}")(endpoint)
+            return handler
+
+        return declare
+
+    def stream_route(
+        self, path: str, *, methods: Iterable[str] | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Declare ``async def handler([self,] request, **segments)`` that streams its response.
+
+        The handler writes the response itself, and may register a producer for it; it does not
+        finish the request. It is cancelled when the client disconnects. An exception before the
+        head is written is answered by the error table, a later one cuts the connection off.
+
+        Of the answer to a HEAD request the body is not sent. A ``POST`` cannot stand for HEAD
+        here: its client would wait for the body.
+
+        :param path: a Werkzeug rule; write ``<seg:name>`` for ids.
+        :param methods: the HTTP methods; None: any.
+        """
+        assert not self.method_override
+        verbs = None if methods is None else list(methods)
+
+        def declare(handler: Handler) -> Handler:
+            def endpoint(*args: Any, **segments: Any) -> Deferred[Any]:
+                request = args[-1]
+                headers = request.responseHeaders.copy()
+                work: Any = handler(*args, **segments)
+                return ensureDeferred(work).addErrback(_stop_stream, request, headers)
+
+            name = f"{' '.join(verbs or ['*'])} {path}"
+            self.route(path, methods=verbs, endpoint=name)(endpoint)
             return handler
 
         return declare
@@ -255,7 +292,7 @@ class RestResource(KleinResource):
             request.setHeader(name, value)
         if app.method_override:
             override_method(request)
-        if app.cors is not None and request.method == b"OPTIONS":
+        if self._answers_options(request):
             return send(request, app.preflight)
         try:
             check_path(request)
@@ -266,6 +303,30 @@ class RestResource(KleinResource):
         except Exception:
             # For instance Werkzeug's BadHost; Klein handles only what comes after the binding.
             return send(request, app.translate(request, Failure()))
+
+    def _answers_options(self, request: Request) -> bool:
+        """Tell whether that is an ``OPTIONS`` that no route is asked about."""
+        app = self._json_app
+        if app.cors is None or request.method != b"OPTIONS":
+            return False
+        asked = ("Origin", "Access-Control-Request-Method")  # Fetch, section 3.2.2
+        return not app.preflight_only or all(request.getHeader(name) for name in asked)
+
+
+def _stop_stream(
+    failure: Failure, request: GatewayRequest, headers: Headers
+) -> Failure | Deferred[None]:
+    """Cut off a response that failed after its beginning; any other becomes an error answer.
+
+    :param headers: what the answer had before the handler added its own.
+    """
+    if not (request.startedWriting or request.gone):
+        request.responseHeaders = headers
+        return failure
+    if failure.check(GatewayError, CancelledError) is None:
+        _log.failure("{method} failed", failure=failure, method=request.method.decode("ascii"))
+    request.cut_off()
+    return Deferred()  # Klein must not finish the response; it gives up when the client is gone
 
 
 def _as_answer(result: Any, status: int) -> Answer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.web.resource import IResource, Resource
 
+from gatewayd.transport.body import BodyRules
 from gatewayd.transport.endpoint import (
     Refused,
     WebSocketResource,
@@ -14,6 +15,8 @@ from gatewayd.transport.endpoint import (
     tokens,
     wants_websocket,
 )
+from gatewayd.transport.request import GatewayRequest
+from gatewayd.transport.rest import Answer
 
 
 class Mount(Protocol):
@@ -29,16 +32,64 @@ class Mount(Protocol):
         """Return what answers any other request to *path*, or None: not mine."""
 
 
+@runtime_checkable
+class BodyMount(Protocol):
+    """A mount with rules of its own for the bodies of some requests."""
+
+    def body_rules(self, path: str, request: GatewayRequest) -> BodyRules | None:
+        """Return what the body of a request may take; None: not mine, or as any other.
+
+        It is asked when the headers are complete, before ``100 Continue`` and the body; not for
+        requests without a body. Of the request there are method, uri, path and headers.
+        """
+
+
+@runtime_checkable
+class RefusingMount(Protocol):
+    """A mount with a form of its own for what the HTTP layer refuses."""
+
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return what a request to *path* is refused with; None: not mine.
+
+        :param code: 400, 408, 413, 431 or 503; with 503, Retry-After is added. So are
+            Content-Length and Connection, and a Content-Type of JSON if there is none.
+        """
+
+
 class Root(Resource):
     """Finds the first of several mounts that answers a request.
 
     Requests that ask for a WebSocket go by :meth:`Mount.websocket`, all others, also plain ones
-    for the same path, by :meth:`Mount.resource`.
+    for the same path, by :meth:`Mount.resource`. Mounts may be :class:`BodyMount` and
+    :class:`RefusingMount` as well.
     """
 
     def __init__(self, mounts: Sequence[Mount]) -> None:
         super().__init__()
         self._mounts = tuple(mounts)
+        self._body_mounts = [each for each in mounts if isinstance(each, BodyMount)]
+        self._refusing_mounts = [each for each in mounts if isinstance(each, RefusingMount)]
+
+    # Gate
+
+    def body_rules(self, request: GatewayRequest) -> BodyRules | None:
+        """Return the first mount's rules; none for a handshake, which has no use for a body."""
+        if wants_websocket(request):
+            return None
+        path = request.path.decode("latin-1")
+        for mount in self._body_mounts:
+            if (rules := mount.body_rules(path, request)) is not None:
+                return rules
+        return None
+
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return the first mount's refusal."""
+        for mount in self._refusing_mounts:
+            if (answer := mount.refusal(path, code)) is not None:
+                return answer
+        return None
+
+    # Resource
 
     def getChildWithDefault(self, path: bytes, request: Any) -> IResource:
         """Return the resource for the whole remaining path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -11,9 +11,12 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from gatewayd.transport.body import BodyRules
 from gatewayd.transport.census import Census
-from gatewayd.transport.channel import GatewayChannel, HttpLimits
-from gatewayd.transport.request import GatewayRequest
+from gatewayd.transport.channel import GatewayChannel
+from gatewayd.transport.limits import HttpLimits
+from gatewayd.transport.request import GatewayRequest, error_body
+from gatewayd.transport.rest import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +27,24 @@ __all__ = ["GatewaySite", "HttpLimits"]
 TICK = 1.0
 
 
+@runtime_checkable
+class Gate(Protocol):
+    """What a root may have to say about a request that is not complete."""
+
+    def body_rules(self, request: GatewayRequest) -> BodyRules | None:
+        """Return what the body of a request may take; None: what the site's limits say."""
+
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return what a request is refused with; None: the site's own JSON."""
+
+
 class GatewaySite(Site):
     """Serve a resource tree over HTTP/1.1 within limits.
 
     One timer serves all connections and runs only while there are any. Idle connections are
     kept in the order in which they fall due, so that a tick costs nothing for them.
 
-    :param root: the root of the resource tree.
+    :param root: the root of the resource tree; it may be a :class:`Gate` as well.
     :param limits: what a client may take.
     :param reactor: the source of time.
     :ivar stopping: whether :meth:`shutdown` was called.
@@ -46,6 +60,8 @@ class GatewaySite(Site):
         super().__init__(root, timeout=None, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits
         self.stopping = False
+        self._gate = root if isinstance(root, Gate) else None
+        self._body_rules = BodyRules(limits.body)
         self._busy: set[GatewayChannel] = set()
         self._idle: dict[GatewayChannel, None] = {}
         self._tick_call: IDelayedCall | None = None
@@ -81,6 +97,19 @@ class GatewaySite(Site):
         self._census.enter(host)
         channel.counted = host
         return True
+
+    def body_rules(self, request: GatewayRequest) -> BodyRules:
+        """Return what the body of a request may take, whose headers are complete."""
+        own = self._gate and self._gate.body_rules(request)
+        return own or self._body_rules
+
+    def refusal(self, path: str, code: int) -> Answer:
+        """Return what the HTTP layer refuses a request with.
+
+        :param path: as the client sent it; "" when it is not known.
+        """
+        own = self._gate.refusal(path, code) if self._gate and path else None
+        return own or Answer(code, error_body(code))
 
     def watch(self, channel: GatewayChannel, *, idle: bool) -> None:
         """Look at a channel again when it falls due.

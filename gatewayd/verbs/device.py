@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -22,6 +24,17 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--host", help="its name or IP address, for links")
     verb.add_argument("--ports", metavar="PORT,PORT", help="the only ports that links may lead to")
     verb.add_argument("--base-url", metavar="URL", help="of its HTTP server, for relayed requests")
+    verb.add_argument(
+        "--device-user", help="what its HTTP server wants of the gateway (Basic), with the next"
+    )
+    verb.add_argument(
+        "--device-password-file", metavar="FILE", help="that holds its password; - is stdin"
+    )
+    verb.add_argument(
+        "--device-ca-file",
+        metavar="FILE",
+        help="the certificates (PEM) that its HTTPS server is known by",
+    )
     verb.set_defaults(verb=add)
 
 
@@ -37,7 +50,11 @@ async def add(reactor: Any, server: Server, arguments: argparse.Namespace, out: 
     if address:
         data["address"] = address
     name = arguments.name or known.get("name") or arguments.device
+    login = _login(arguments)
     await server.ask("PUT", path, {"name": name, "data": data})
+    if login:
+        path = f"/api/v1/devices/{quote(arguments.device, safe='')}/login"
+        await server.ask("PUT", path, login)
 
 
 async def _known(server: Server, path: str) -> dict[str, Any]:
@@ -60,3 +77,26 @@ def _told(arguments: argparse.Namespace) -> dict[str, Any]:
         except ValueError:
             raise Unusable(f"no ports: {arguments.ports!r}") from None
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _login(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the arguments tell of how the device lets the gateway in.
+
+    :raises Unusable: there is half of it only, or a file cannot be read.
+    """
+    if (arguments.device_user is None) is not (arguments.device_password_file is None):
+        raise Unusable("--device-user and --device-password-file go together")
+    told: dict[str, Any] = {"username": arguments.device_user}
+    if arguments.device_password_file is not None:
+        told["password"] = _content(arguments.device_password_file).rstrip("\r\n")
+    if arguments.device_ca_file is not None:
+        told["ca"] = _content(arguments.device_ca_file)
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _content(name: str) -> str:
+    """Return what a text file holds. :raises Unusable: it cannot be read."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text()
+    except (OSError, ValueError) as error:
+        raise Unusable(f"cannot read {name}: {error}") from None

@@ -123,6 +123,10 @@ def _decode(content: bytes) -> Any:
 
 
 def _text(status: int, shown: Any) -> str:
-    """Return what an error says; the text of both APIs is called the same."""
-    message = shown.get("message") if isinstance(shown, dict) else None
+    """Return what an error says, in the form of any of the APIs."""
+    told = shown if isinstance(shown, dict) else {}
+    errors = told.get("errors")
+    if isinstance(errors, dict) and errors:  # the Cloud Relay's validation
+        return " ".join(str(text) for texts in errors.values() for text in texts)
+    message = told.get("message") or told.get("detail")
     return message if isinstance(message, str) else f"HTTP {status}"

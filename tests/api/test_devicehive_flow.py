@@ -129,7 +129,7 @@ async def test_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         for number in range(1, 100):
             socket.send({"action": "server/info", "requestId": number})
         await until(gate.entered.is_set)
-        api = daemon.gateway._apis["devicehive"]
+        api = daemon.gateway._apis["devicehive"][0]
         sessions = api._factories[""].sessions  # type: ignore[attr-defined]
         await until(lambda: any(not each._reading for each in sessions))
         assert max(len(each.lane._waiting) + len(each.lane._running) for each in sessions) == 4
@@ -151,7 +151,7 @@ async def test_a_slow_reader(tmp_path: Path) -> None:
         await save_device(admin, "dev")
         for socket in (slow, quick):
             await subscribe(socket, "notification", deviceId="dev")
-        api = daemon.gateway._apis["devicehive"]
+        api = daemon.gateway._apis["devicehive"][0]
         sessions = api._factories[""].sessions  # type: ignore[attr-defined]
         stop_reading(slow)
         sent = 0

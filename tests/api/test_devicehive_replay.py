@@ -278,7 +278,7 @@ async def test_confirmed_by_pong(daemon: Daemon) -> None:
         confirmed.set()
 
     device.onPing = on_ping  # type: ignore[method-assign]
-    for session in daemon.gateway._apis["devicehive"]._factories[""].sessions:  # type: ignore[attr-defined]
+    for session in daemon.gateway._apis["devicehive"][0]._factories[""].sessions:  # type: ignore[attr-defined]
         session.keep_alive()
     await until(confirmed.is_set)
     assert ponged == [b""]

@@ -20,6 +20,8 @@ from gatewayd.api.devicehive.rest import Rest
 from gatewayd.api.devicehive.session import Greeting, Session
 from gatewayd.core.gateway import Core
 from gatewayd.core.model import Plugin
+from gatewayd.transport.request import error_body
+from gatewayd.transport.rest import Answer
 from gatewayd.transport.websocket import (
     Refused,
     WebSocketFactory,
@@ -66,6 +68,7 @@ class DeviceHive:
         self._last_subscription = 0
         rest = Rest(core, limits.json_depth)
         self._rest = {f"{prefix}/rest": rest.resource(prefix) for prefix in PREFIXES}
+        self._cors = rest.app.cors or {}
         kinds: dict[str, type[Conversation]] = {
             "": Session, "/client": ClientSession, "/device": DeviceSession,
             origin.PROXY: PluginSession,
@@ -103,6 +106,12 @@ class DeviceHive:
             if path == base or path.startswith(f"{base}/"):
                 return resource
         return None
+
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return what the HTTP layer refuses a request to REST with; a browser may read it."""
+        if self.resource(path) is None:
+            return None
+        return Answer(code, error_body(code), self._cors)
 
     # Sessions
 

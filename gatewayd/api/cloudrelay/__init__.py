@@ -1,0 +1,1 @@
+"""Cloud Relay: HTTP requests that are carried to devices, and their answers back."""

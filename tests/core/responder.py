@@ -1,0 +1,81 @@
+"""A device that is attached by a socket and answers its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gatewayd.core.gateway import Core
+from gatewayd.core.invocations import Invocations
+from gatewayd.core.model import Device, Event
+from gatewayd.core.presence import Attachment
+from gatewayd.core.timeline import Subscription
+from tests.core.bench import Bench, Recorder
+from tests.core.polling import followers
+
+#: What a device answers to a command, JSON; None for nothing.
+Answering = Callable[[Event], bytes | None]
+
+
+def silence(event: Event) -> None:
+    """Answer nothing."""
+
+
+def make_invocations(bench: Bench) -> Invocations:
+    core = bench.core
+    return Invocations(core.store, core.timeline, core.presence, core.registry, bench.timers)
+
+
+class Responder(Recorder):
+    """A device's socket.
+
+    :ivar answering: what it answers at once.
+    """
+
+    subscription: Subscription
+    attachment: Attachment
+
+    def __init__(self, core: Core, bench: Bench, device: Device, answering: Answering) -> None:
+        super().__init__()
+        self.answering = answering
+        self._core = core
+        self._bench = bench
+        self._device = device
+
+    def deliver(self, event: Event) -> None:
+        super().deliver(event)
+        result = self.answering(event)
+        if result is not None:
+            self.answer(event, result)
+
+    def answer(self, event: Event, result: bytes, status: str = "done") -> None:
+        """Answer a command."""
+        commands = self._core.commands
+        done = commands.update(self._bench.admin, self._device, event.id, status, result)
+        done.addErrback(lambda _: None)  # the device is gone
+
+    def detach(self) -> None:
+        """Go away."""
+        self.subscription.close()
+        self._core.presence.detach(self.attachment)
+
+
+async def attach(bench: Bench, device: Device, answering: Answering = silence) -> Responder:
+    """Attach a socket of a device; it has what waits for it."""
+    core = bench.core
+    socket = Responder(core, bench, device, answering)
+    socket.subscription, _ = core.commands.attach(bench.admin, device, None, socket)
+    socket.attachment = core.presence.share(device, "test")
+    await core.commands.deliver(socket.subscription, None)
+    await bench.settle()
+    return socket
+
+
+def left_over(bench: Bench, *devices: Device) -> list[object]:
+    """Return the timers, the subscriptions that are no sockets, and who waits for a socket."""
+    timers: list[object] = list(bench.timers.getDelayedCalls())
+    subscriptions = [
+        device.id
+        for device in devices
+        if followers(bench, device) != len(bench.core.presence.of(device))
+    ]
+    return [*timers, *subscriptions, *bench.core.presence._awaited]
