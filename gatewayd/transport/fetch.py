@@ -37,13 +37,15 @@ def fetch(
 async def _fetch(url: str, reactor: Any, timeout: float, limit: int) -> bytes:
     if not is_trusted(url):
         raise FetchError("the address is neither https, nor http on this machine")
-    agent = Agent(reactor, connectTimeout=timeout)
+
+    def late(result: object, timeout: float) -> bytes:
+        raise FetchError(f"it takes more than {timeout:g} s")
+
+    getting = Deferred.fromCoroutine(_get(url, Agent(reactor), limit))
     try:
-        return await Deferred.fromCoroutine(_get(url, agent, limit)).addTimeout(timeout, reactor)
+        return await getting.addTimeout(timeout, reactor, late)
     except FetchError:
         raise
-    except TimeoutError:
-        raise FetchError(f"it takes more than {timeout:g} s") from None
     except Exception as error:  # whatever sockets, TLS and HTTP come up with
         raise FetchError(_reason(error)) from None
 
@@ -55,7 +57,7 @@ def is_trusted(url: str) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    return parts.scheme == "https" if not _is_here(host) else parts.scheme in ("http", "https")
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_here(host)))
 
 
 def _is_here(host: str) -> bool:
@@ -71,7 +73,9 @@ async def _get(url: str, agent: Agent, limit: int) -> bytes:
     body = _Body(limit)
     response.deliverBody(body)
     if response.code != 200:
-        body.fail(FetchError(f"the answer is HTTP {response.code}"))
+        body.whole.addErrback(lambda failure: None)
+        body.whole.cancel()
+        raise FetchError(f"the answer is HTTP {response.code}")
     return await body.whole
 
 
@@ -91,8 +95,9 @@ class _Body(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Keep a piece."""
         self._body += data
-        if len(self._body) > self._limit:
-            self.fail(FetchError(f"it has more than {self._limit} bytes"))
+        if len(self._body) > self._limit and not self.whole.called:
+            self.whole.errback(FetchError(f"it has more than {self._limit} bytes"))
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Be done; a body whose length nobody told ends with the connection."""
@@ -102,12 +107,6 @@ class _Body(Protocol):
             self.whole.callback(bytes(self._body))
         else:
             self.whole.errback(reason)
-
-    def fail(self, error: FetchError) -> None:
-        """Take no more."""
-        if not self.whole.called:
-            self.whole.errback(error)
-            self.transport.loseConnection()
 
 
 def _reason(error: Exception) -> str:

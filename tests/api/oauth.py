@@ -83,8 +83,9 @@ class Endpoint:
         if body is None:
             good = {"grant_type": "client_credentials", "client_id": "app", "client_secret": SECRET}
             said = {**good, **(fields or {})}
-            body = urlencode({name: value for name, value in said.items() if value is not None})\
-                .encode()
+            body = urlencode(
+                {name: value for name, value in said.items() if value is not None}
+            ).encode()
         headers = {"Content_Type": "application/x-www-form-urlencoded", **headers}
         return await request(self.port, "POST", path, body, **headers)
 

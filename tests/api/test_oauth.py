@@ -83,7 +83,10 @@ def credentials() -> list[Any]:
         ({"client_id": None, "client_secret": None}, basic("app", SECRET)),
         ({"client_id": None, "client_secret": None}, basic("app", quote_plus(SECRET))),
         ({"client_secret": None}, basic("app", SECRET)),
-        ({"client_id": None, "client_secret": None}, basic("app", SECRET).replace("Basic", "basic")),
+        (
+            {"client_id": None, "client_secret": None},
+            basic("app", SECRET).replace("Basic", "basic"),
+        ),
     ]
 
 
@@ -178,7 +181,9 @@ async def test_bad_form(oauth: Endpoint, body: bytes) -> None:
     assert refusal(await oauth.ask(body)) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize("media_type", ["application/json", "text/plain", "", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "media_type", ["application/json", "text/plain", "", "multipart/form-data"]
+)
 @bounded
 async def test_media_type(oauth: Endpoint, media_type: str) -> None:
     """A token request is a form, and nothing else."""

@@ -60,9 +60,7 @@ def jwks(*keys: object) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-def token(
-    key: Any = None, algorithm: str = "RS256", kid: str | None = "one", **claims: Any
-) -> str:
+def token(key: Any = None, algorithm: str = "RS256", kid: str | None = "one", **claims: Any) -> str:
     """Return a token of the issuer, as its claims are changed; None leaves one out."""
     said = {"iss": ISSUER, "aud": AUDIENCE, "sub": "someone", "exp": NOW + 600, **claims}
     said = {name: value for name, value in said.items() if value is not None}

@@ -149,7 +149,10 @@ def _ed25519() -> bytes:
         (_ed25519, "neither RSA"),
         (_private, "private"),
         (lambda: pem(rsa()) + _private(), "private"),
-        (lambda: b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not keys in PEM"),
+        (
+            lambda: b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+            "not keys in PEM",
+        ),
         (lambda: b"-----BEGIN PUBLIC KEY-----\n", "no key"),
         (lambda: b"nothing", "JWK Set"),
         (lambda: jwks(), "no key"),

@@ -356,7 +356,7 @@ async def test_declares_nonsense(bench: Bench, scene: Scene, data: bytes) -> Non
 
 @bounded
 async def test_large_request(bench: Bench, scene: Scene) -> None:
-    """What does not fit into a command even without its body is refused; the device is not asked."""
+    """What does not fit into a command even without its body is refused; nobody is asked."""
     device = await bench.device(data=UPLOADS)
     socket = await attach(bench, device)
     for body in (None, b"x", b"x" * 20_000):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -77,14 +77,12 @@ async def start_servers() -> AsyncIterator[Any]:
 
     async def serve(answer: bytes) -> Served:
         site = Site(answer)
-        ports.append(
-            await TCP4ServerEndpoint(the_reactor(), 0, interface="127.0.0.1").listen(site)
-        )
+        ports.append(await TCP4ServerEndpoint(the_reactor(), 0, interface="127.0.0.1").listen(site))
         return Served(site, ports[-1])
 
     yield serve
     for port in ports:
-        await port.stopListening()
+        await maybeDeferred(port.stopListening)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,8 @@ async def test_refused(serve: Any, answer: bytes, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [OK + b"Content-Length: 5000\r\n\r\n", OK + b"\r\n", OK + b"Content-Length: 10**9\r\n\r\n"]
+    "head",
+    [OK + b"Content-Length: 5000\r\n\r\n", OK + b"\r\n", OK + b"Content-Length: 10**9\r\n\r\n"],
 )
 @bounded
 async def test_too_large(serve: Any, head: bytes) -> None:
