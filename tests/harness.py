@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
-
+import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredQueue
@@ -120,15 +120,15 @@ class Daemon:
         self.sockets: list[Socket] = []
 
     async def start(self) -> None:
-        """Start it. A database that is not there yet is a copy of what a first start leaves."""
-        settings = self.gateway.settings
-        if settings.devicehive == _DEVICEHIVE and not settings.storage.path.exists():
-            settings.storage.path.parent.mkdir(parents=True, exist_ok=True)
-            settings.storage.path.write_bytes((await first_start()).database)
+        """Start it; a database that is not there yet is what a first start leaves."""
+        path = self.gateway.settings.storage.path
+        if self._usual and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((await first_start()).database)
         await self.run()
 
     async def run(self) -> None:
-        """Start it with the database that is there, or with none."""
+        """Start it with the database that is there; without one, for the first time."""
         self.gateway.privilegedStartService()
         self.gateway.startService()
         await self.gateway.ready.addTimeout(PATIENCE, reactor)
@@ -138,6 +138,11 @@ class Daemon:
         for socket in self.sockets:
             await socket.bye()
         await self.gateway.stopService().addTimeout(PATIENCE, reactor)
+
+    @property
+    def _usual(self) -> bool:
+        """Whether its administrator and its secret are the usual ones."""
+        return self.gateway.settings.devicehive == _DEVICEHIVE
 
     @property
     def port(self) -> int:
@@ -162,7 +167,7 @@ class Daemon:
     ) -> Socket:
         """Open a socket and authenticate it."""
         socket = await self.connect(path)
-        if (login, password) == (ADMIN, PASSWORD) and self.gateway.settings.devicehive == _DEVICEHIVE:
+        if self._usual and (login, password) == (ADMIN, PASSWORD):
             token = (await first_start()).token
         else:
             token = await access_token(socket, login, password)
@@ -181,7 +186,7 @@ async def access_token(socket: Socket, login: str, password: str) -> str:
 
 @attrs.frozen
 class FirstStart:
-    """What a gateway has after its first start, which costs as much as many a test.
+    """What a first start leaves.
 
     :ivar database: the content of its file. :ivar token: an access token of its administrator.
     """
@@ -194,13 +199,15 @@ _first: list[FirstStart] = []
 
 
 async def first_start() -> FirstStart:
-    """Start a gateway once, log in, and stop it; what it had is kept."""
+    """Start a gateway for the first time, which takes longer than most tests, only once."""
     if not _first:
         with TemporaryDirectory() as directory:
-            path = Path(directory, "gatewayd.db")
-            daemon = Daemon(make_settings(path))
+            settings = make_settings(Path(directory, "gatewayd.db"))
+            # The token outlives the slowest run of the tests.
+            lasting = msgspec.structs.replace(settings.devicehive, access_token_lifetime=86_400.0)
+            daemon = Daemon(msgspec.structs.replace(settings, devicehive=lasting))
             await daemon.run()
             token = await access_token(await daemon.connect(), ADMIN, PASSWORD)
             await daemon.stop()
-            _first.append(FirstStart(path.read_bytes(), token))
+            _first.append(FirstStart(settings.storage.path.read_bytes(), token))
     return _first[0]

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from gatewayd.errors import TooMany
 
-#: So many are remembered before those that matter no more are looked for.
+#: So many are remembered at least before those that matter no more are looked for.
 _MOST = 10_000
 
 
@@ -27,6 +27,7 @@ class Rates:
         self._what = what
         #: when everything that a key has taken would have been due at the even rate
         self._due: dict[Hashable, float] = {}
+        self._most = _MOST
 
     def take(self, key: Hashable) -> None:
         """Take one. :raises TooMany: the rate is used up."""
@@ -34,6 +35,7 @@ class Rates:
         due = max(self._due.get(key, now), now)
         if due - now > self._room:
             raise TooMany(self._what)
-        if len(self._due) >= _MOST and key not in self._due:
+        if len(self._due) >= self._most and key not in self._due:
             self._due = {each: time for each, time in self._due.items() if time > now}
+            self._most = max(_MOST, 2 * len(self._due))
         self._due[key] = due + self._interval

@@ -68,10 +68,10 @@ def is_for(certificate: crypto.X509 | None, host: str) -> bool:
     """Whether a certificate is for a host."""
     if certificate is None:
         return False
-    name = IPAddress_ID(host.partition("%")[0]) if _is_ip(host) else DNS_ID(host.rstrip("."))
     try:
+        name = IPAddress_ID(host.partition("%")[0]) if _is_ip(host) else DNS_ID(host.rstrip("."))
         verify_service_identity(extract_patterns(certificate), [name], [])
-    except Exception:  # what a certificate may hold that is malformed has no end
+    except Exception:  # there is no end to what may be malformed in a certificate
         return False
     return True
 

@@ -63,7 +63,7 @@ class HttpDevices:
         self._logins = logins
         self._reactor = reactor
         self._rules = rules
-        self._pool = Pool(reactor)
+        self._pool = Pool(reactor, rules)
         self._dialing = Dialing(reactor, rules, self._pool)
         self._passed_back = {each.lower().encode(): each for each in rules.response_headers}
 
@@ -107,14 +107,21 @@ class HttpDevices:
         A connection that is kept may have been closed by the device. What came of a request that
         was sent on it nobody knows, so it is only for those that may be sent twice.
         """
+        sent = False
         if request.method in _REPEATABLE and not has_body(request):
             kept = self._pool.take(destination)
             if kept is not None:
                 try:
                     return await self._answer(kept, request, text, times)
                 except Stale:
+                    sent = True
                     times.connected = self._reactor.seconds() + self._rules.connect
-        connection = await self._connecting(self._dialing.connect(destination), times)
+        try:
+            connection = await self._connecting(self._dialing.connect(destination), times)
+        except Offline:
+            if sent:
+                raise NoAnswer("it closed the connection, and there is no other") from None
+            raise
         return await self._answer(connection, request, text, times)
 
     async def _connecting(self, work: Coroutine[Any, Any, _T], times: _Times) -> _T:

@@ -6,29 +6,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gatewayd.device.connection import Connection
 from gatewayd.device.destination import Destination
+from gatewayd.device.rules import HttpRules
 
 
 class Pool:
-    """Keeps connections for a while.
+    """Keeps connections for a while."""
 
-    :param each: connections to one destination. :param most: connections to all of them.
-    :param idle: seconds for which a connection is kept.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, each: int = 8, most: int = 256, idle: float = 30.0
-    ) -> None:
+    def __init__(self, clock: IReactorTime, rules: HttpRules) -> None:
         self._clock = clock
-        self._each = each
-        self._most = most
-        self._idle = idle
+        self._rules = rules
         #: Every connection that is kept, the longest kept first.
         self._timers: dict[Connection, IDelayedCall] = {}
         self._kept: dict[Destination, list[Connection]] = {}
         self._closed = False
-
-    def __len__(self) -> int:
-        return len(self._timers)
 
     def take(self, destination: Destination) -> Connection | None:
         """Return the connection to a destination that was used last, None when there is none."""
@@ -43,10 +33,10 @@ class Pool:
         """See :class:`~gatewayd.device.connection.Owner`."""
         kept = self._kept.setdefault(connection.destination, [])
         kept.append(connection)
-        self._timers[connection] = self._clock.callLater(self._idle, connection.close)
-        if self._closed or len(kept) > self._each:
+        self._timers[connection] = self._clock.callLater(self._rules.kept_idle, connection.close)
+        if self._closed or len(kept) > self._rules.kept_each:
             kept[0].close()
-        elif len(self) > self._most:
+        elif len(self._timers) > self._rules.kept:
             next(iter(self._timers)).close()
 
     def forget(self, connection: Connection) -> None:

@@ -27,10 +27,11 @@ from gatewayd.transport.request import GatewayRequest
 from gatewayd.transport.root import Root
 from gatewayd.transport.websocket import WebSocketResource
 from tests.api.web import Answered, request
-from tests.core.bench import Bench, bounded, the_reactor
+from tests.core.bench import Bench, bounded
 from tests.core.conftest import set_up  # noqa: F401 - the fixture "bench"
 from tests.core.responder import attach, left_over, make_invocations
 from tests.core.test_spool import Consumer
+from tests.storage.store_bench import the_reactor
 from tests.transport.http_bench import Client, Served, logged_failures, serve
 
 LARGEST = 1_000_000

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import joserfc.jwt
+import jwt
 import msal
 import pytest
 import pytest_twisted
@@ -16,7 +18,6 @@ from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from authlib.oidc.discovery import OpenIDProviderMetadata
-from jwt import PyJWKClient
 from joserfc.jwk import KeySet
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from requests.auth import HTTPBasicAuth
@@ -118,7 +119,7 @@ async def test_authlib_refused(server: Server) -> None:
 
     def refused() -> None:
         with OAuth2Session(APP, server.secret, scope="wrong") as session:
-                with pytest.raises(OAuthError) as caught:
+            with pytest.raises(OAuthError) as caught:
                 session.fetch_token(f"{server.url}/oauth2/v2.0/token")
             assert caught.value.error == "invalid_scope"
 
@@ -174,17 +175,13 @@ async def test_msal_refused(server: Server) -> None:
 @accepts
 def test_pyjwt_client(server: Server) -> str:
     """PyJWT's own client finds the key of a token."""
-    import ssl
-
-    import jwt
-
     token: str = requests.post(
         f"{server.url}/oauth2/v2.0/token",
         {"grant_type": "client_credentials", "scope": SCOPE},
-        auth=(APP.encode(), server.secret.encode()), timeout=10,
+        auth=HTTPBasicAuth(APP.encode(), server.secret.encode()), timeout=10,
     ).json()["access_token"]  # fmt: skip
     context = ssl.create_default_context(cafile=server.pem)
-    client = PyJWKClient(f"{server.url}/oauth2/v2.0/keys", ssl_context=context)
+    client = jwt.PyJWKClient(f"{server.url}/oauth2/v2.0/keys", ssl_context=context)
     key = client.get_signing_key_from_jwt(token)
     claims = jwt.decode(token, key, ["RS256"], audience=API, options={"verify_exp": False})
     assert claims["azp"] == APP

@@ -18,7 +18,7 @@ from gatewayd.core.kept_calls import KeptCalls
 from gatewayd.core.lanes import Lanes
 from gatewayd.core.model import CommandChange, CommandDraft, Device, Entry, Kind, scoped
 from gatewayd.core.relay import Relay, RelayRules
-from gatewayd.errors import NoAnswer
+from gatewayd.errors import NoAddress, NoAnswer
 from tests.core.bench import DAY, Bench
 
 Result = TypeVar("Result")
@@ -237,6 +237,7 @@ class Relaying:
     """A relay and its kept calls over a bench's core, made anew after a restart.
 
     :ivar left: whether there is a way on which requests can be left.
+    :ivar lost: whether nobody knows the way to any device.
     """
 
     keep = DAY
@@ -246,6 +247,7 @@ class Relaying:
         self.bench = bench
         self.door = Door()
         self.left = False
+        self.lost = False
         self._rules = rules or RelayRules()
         self._more = kept
         self.build()
@@ -270,7 +272,14 @@ class Relaying:
         self.door = Door()
         self.build()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether anything of a request is left in memory."""
+        return bool(under_way(self.relay._lanes))
+
     def _adapter(self, device: Device) -> Adapter:
+        if self.lost:
+            raise NoAddress("its data is malformed")
         return self.door
 
     def _queue(self, device: Device) -> Queue | None:

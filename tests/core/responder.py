@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from gatewayd.core.devices import DeviceChange
 from gatewayd.core.gateway import Core
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.model import Device, Event
 from gatewayd.core.presence import Attachment
 from gatewayd.core.timeline import Subscription
+from gatewayd.errors import Denied, GatewayError, NotFound
 from tests.core.bench import Bench, Recorder
 from tests.core.polling import followers
 
+HI = b'{"say":"hi"}'
 #: What a device answers to a command, JSON; None for nothing.
 Answering = Callable[[Event], bytes | None]
 
@@ -79,3 +86,37 @@ def left_over(bench: Bench, *devices: Device) -> list[object]:
         if followers(bench, device) != len(bench.core.presence.of(device))
     ]
     return [*timers, *subscriptions, *bench.core.presence._awaited]
+
+
+def echo(event: Event) -> bytes | None:
+    """Answer with what was asked."""
+    return event.command.parameters if event.command is not None else None
+
+
+async def submit(
+    invocations: Invocations, device: Device, lifetime: int = 60, user: int | None = None
+) -> Event:
+    return await invocations.submit(device, "RestApi", HI, lifetime=lifetime, user=user)
+
+
+async def fails(asked: Deferred[Any], kind: type[GatewayError]) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        await asked
+    assert type(caught.value) is kind
+    return caught.value
+
+
+async def fails_cancelled(asked: Deferred[Any]) -> None:
+    with pytest.raises(CancelledError):
+        await asked
+
+
+async def block(bench: Bench, blocked: bool, device_id: str = "D") -> None:
+    await bench.core.devices.save(bench.admin, device_id, DeviceChange(blocked=blocked))
+
+
+Meanwhile = tuple[Callable[[Bench], Any], type[GatewayError]]
+MEANWHILE: list[Meanwhile] = [
+    (lambda bench: block(bench, True), Denied),
+    (lambda bench: bench.core.devices.delete(bench.admin, "D"), NotFound),
+]

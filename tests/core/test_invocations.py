@@ -6,23 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from gatewayd.core.devices import DeviceChange
 from gatewayd.core.invocations import Invocations
-from gatewayd.core.model import Command, Device, Event, Kind, message_id
+from gatewayd.core.model import Command, Device, Kind, message_id
 from gatewayd.errors import Denied, GatewayError, NoAnswer, NotFound, Offline, Unavailable
 from tests.core.bench import Bench, bounded, together
 from tests.core.polling import followers
-from tests.core.responder import attach, left_over, make_invocations
-
-HI = b'{"say":"hi"}'
-
-
-def echo(event: Event) -> bytes | None:
-    """Answer with what was asked."""
-    return event.command.parameters if event.command is not None else None
+from tests.core.responder import (
+    HI,
+    MEANWHILE,
+    attach,
+    block,
+    echo,
+    fails,
+    fails_cancelled,
+    left_over,
+    make_invocations,
+    submit,
+)
 
 
 @pytest.fixture
@@ -45,21 +49,10 @@ def invoke(
     return Deferred.fromCoroutine(work)
 
 
-async def fails(asked: Deferred[Any], kind: type[GatewayError]) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        await asked
-    assert type(caught.value) is kind
-    return caught.value
-
-
 async def kinds(bench: Bench, device: Device) -> list[Kind]:
     """Return what is recorded of a device after its registration."""
     await bench.settle()
     return [event.kind for event in await bench.replay(device)][1:]
-
-
-async def block(bench: Bench, blocked: bool, device_id: str = "D") -> None:
-    await bench.core.devices.save(bench.admin, device_id, DeviceChange(blocked=blocked))
 
 
 # An answer
@@ -70,10 +63,10 @@ async def test_answer(bench: Bench, invocations: Invocations) -> None:
     """The first update of the command is the answer; it is a command like every other."""
     device = await bench.device()
     socket = await attach(bench, device, lambda event: b'{"status":204}')
-    command = await invoke(invocations, device, respond=7.2, user=bench.admin.user.id)
+    command = await invoke(invocations, device, respond=7.2, user=7)
     assert (command.name, command.parameters) == ("RestApi", HI)
     assert (command.status, command.result) == ("done", b'{"status":204}')
-    assert (command.lifetime, command.user) == (8, bench.admin.user.id)
+    assert (command.lifetime, command.user) == (8, 7)
     (event,) = socket.events
     assert await bench.core.commands.get(bench.admin, device, event.id) == command
     assert await kinds(bench, device) == [Kind.ATTACHED, Kind.COMMAND, Kind.COMMAND_UPDATE]
@@ -335,13 +328,6 @@ async def test_blocked(bench: Bench, invocations: Invocations) -> None:
     assert (await invoke(invocations, known)).result == HI
 
 
-Meanwhile = tuple[Callable[[Bench], Any], type[GatewayError]]
-MEANWHILE: list[Meanwhile] = [
-    (lambda bench: block(bench, True), Denied),
-    (lambda bench: bench.core.devices.delete(bench.admin, "D"), NotFound),
-]
-
-
 @pytest.mark.parametrize(("change", "kind"), MEANWHILE, ids=["blocked", "deleted"])
 @pytest.mark.parametrize("stage", ["connecting", "recording", "answering"])
 @bounded
@@ -401,11 +387,6 @@ async def test_gone(bench: Bench, invocations: Invocations) -> None:
 # Cancelling
 
 
-async def fails_cancelled(asked: Deferred[Any]) -> None:
-    with pytest.raises(CancelledError):
-        await asked
-
-
 @pytest.mark.parametrize("stage", ["connecting", "recording", "answering"])
 @bounded
 async def test_cancel(bench: Bench, invocations: Invocations, stage: str) -> None:
@@ -430,155 +411,3 @@ async def test_cancel(bench: Bench, invocations: Invocations, stage: str) -> Non
     assert len(commands) == (1 if stage == "connecting" else 2)
     assert left_over(bench, device) == []
     assert not invocations._waiting
-
-
-# Commands that are left for a device
-
-
-async def submit(
-    invocations: Invocations, device: Device, lifetime: int = 60, user: int | None = None
-) -> Event:
-    return await invocations.submit(device, "RestApi", HI, lifetime=lifetime, user=user)
-
-
-def answered(
-    invocations: Invocations, device: Device, seq: int, wait: float = 0
-) -> Deferred[Command | None]:
-    return Deferred.fromCoroutine(invocations.answered(device, seq, wait))
-
-
-@bounded
-async def test_submit(bench: Bench, invocations: Invocations) -> None:
-    """A command is recorded for a device that is away, and delivered when it comes in time."""
-    device = await bench.device()
-    event = await submit(invocations, device, 60, bench.admin.user.id)
-    assert event.command is not None
-    assert (event.command.lifetime, event.command.user) == (60, bench.admin.user.id)
-    assert (await attach(bench, device)).seqs == [event.seq]
-    bench.clock.now += 60_010
-    assert (await attach(bench, device)).seqs == []
-
-
-@bounded
-async def test_answered(bench: Bench, invocations: Invocations) -> None:
-    """The answer is there when the device has given it, also after a restart."""
-    device = await bench.device()
-    seq = (await submit(invocations, device)).seq
-    assert await answered(invocations, device, seq) is None
-    waiting = [answered(invocations, device, seq, wait=5) for _ in range(3)]
-    await bench.settle()
-    assert not any(each.called for each in waiting)
-    await attach(bench, device, echo)
-    for command in [*await together(waiting), await answered(invocations, device, seq)]:
-        assert command is not None
-        assert (command.seq, command.result) == (seq, HI)
-    assert left_over(bench, device) == []
-    await bench.reopen()
-    again = make_invocations(bench)
-    found = await answered(again, device, seq, wait=5)
-    assert found is not None
-    assert found.result == HI
-
-
-@bounded
-async def test_answered_while_it_is_read(bench: Bench, invocations: Invocations) -> None:
-    """An answer that comes between the look into the log and the wait is not missed."""
-    device = await bench.device()
-    event = await submit(invocations, device)
-    bench.gate.hold("command")
-    waiting = answered(invocations, device, event.seq, wait=5)
-    await bench.gate.answered("command")
-    await bench.core.commands.update(bench.admin, device, event.id, "done", b"1")
-    await bench.settle()
-    await bench.gate.release("command")
-    command = await waiting
-    assert command is not None
-    assert command.result == b"1"
-    assert left_over(bench, device) == []
-
-
-@bounded
-async def test_not_answered(bench: Bench, invocations: Invocations) -> None:
-    """While it may still be answered there is none; when its lifetime is over there will be none.
-
-    Nor for what nobody knows.
-    """
-    device = await bench.device()
-    seq = (await submit(invocations, device, 60)).seq
-    waiting = answered(invocations, device, seq, wait=5)
-    await bench.settle()
-    bench.timers.advance(5)
-    assert await waiting is None
-    bench.clock.now += 59_990
-    assert await answered(invocations, device, seq) is None
-    bench.clock.now += 20
-    await fails(answered(invocations, device, seq, wait=5), NoAnswer)
-    await fails(answered(invocations, device, seq + 1000, wait=5), NoAnswer)
-    bench.gate.fail("command", Unavailable("unreadable"))
-    await fails(answered(invocations, device, seq, wait=5), Unavailable)
-    assert left_over(bench, device) == []
-
-
-@pytest.mark.parametrize(("change", "kind"), MEANWHILE, ids=["blocked", "deleted"])
-@bounded
-async def test_answered_meanwhile(
-    bench: Bench, invocations: Invocations, change: Callable[[Bench], Any], kind: type[GatewayError]
-) -> None:
-    """Who waits for the answer of a device that is blocked or deleted is told so."""
-    device = await bench.device()
-    seq = (await submit(invocations, device)).seq
-    waiting = answered(invocations, device, seq, wait=5)
-    await bench.settle()
-    with capturedLogs() as logged:
-        await change(bench)
-        await fails(waiting, kind)
-        await bench.settle()
-    assert logged == []
-    assert not invocations._waiting
-    assert not bench.timers.getDelayedCalls()
-
-
-@bounded
-async def test_answered_cancel(bench: Bench, invocations: Invocations) -> None:
-    """Who gives up waiting leaves nothing behind."""
-    device = await bench.device()
-    seq = (await submit(invocations, device)).seq
-    for settled in (False, True):
-        waiting = answered(invocations, device, seq, wait=5)
-        if settled:
-            await bench.settle()
-        waiting.cancel()
-        await fails_cancelled(waiting)
-        await bench.settle()
-        assert left_over(bench, device) == []
-
-
-# Arrivals
-
-
-@bounded
-async def test_arrival(bench: Bench) -> None:
-    """Who waits for a device is told once, of the next socket of that device only."""
-    presence = bench.core.presence
-    device, other = await bench.device(), await bench.device("E")
-    presence.share(device, "test")
-    first, second, given_up = (presence.arrival(device) for _ in range(3))
-    given_up.addErrback(lambda _: None).cancel()
-    presence.share(other, "test")
-    assert not first.called
-    first.addCallback(lambda _: second.addErrback(lambda _: None).cancel())
-    presence.share(device, "test")
-    assert first.called
-    assert second.called
-    presence.share(device, "test")
-    assert not presence._awaited
-
-
-@bounded
-async def test_arrival_of_nothing(bench: Bench) -> None:
-    """Who waits for a device that is deleted is told so."""
-    device = await bench.device()
-    arrived = bench.core.presence.arrival(device)
-    await bench.core.devices.delete(bench.admin, "D")
-    await fails(arrived, NotFound)
-    assert not bench.core.presence._awaited

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock as Timers
 
-from gatewayd.core import issuers as module
 from gatewayd.core.access import Action
 from gatewayd.core.authentication import Authentication
 from gatewayd.core.authorization_server import AuthorizationServer, ClientAccount
@@ -42,7 +41,7 @@ from tests.core.forging import (
 
 ALL = frozenset({"RS256", "PS256", "ES256"})
 OTHER = "https://other.example"
-RELAY = {Action.RELAY_CALL}
+RELAY = frozenset({Action.RELAY_CALL})
 HOUR = 3_600_000
 
 
@@ -344,7 +343,7 @@ async def test_no_work_when_remembered(wall: Clock, monkeypatch: pytest.MonkeyPa
         verified.append(text)
         return decode(self, text, *rest, **more)
 
-    monkeypatch.setattr(module.jwt.PyJWS, "decode", count)
+    monkeypatch.setattr(jwt.PyJWS, "decode", count)
     trusted = trusting(wall)
     text = token()
     for _ in range(3):
@@ -449,7 +448,7 @@ async def test_own_token(wall: Clock) -> None:
     principal = await own.issuers.verify(text)
     assert principal.name == "service links"
     assert principal.actions == LINKS.actions
-    assert principal.scope.ids == {"D"}
+    assert principal.scope.ids == frozenset({"D"})
     assert own.issuers.plausible(text)
     assert (await own.issuers.verify(own.token())).scope.ids is None
     assert own.token() != own.token()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -48,8 +50,9 @@ class Floor:
 
 def refused(attempt: Deferred[None]) -> str:
     """Return what there are too many for."""
-    error = attempt.result.value  # type: ignore[union-attr]
-    attempt.addErrback(lambda failure: failure.trap(TooMany))
+    errors: list[Any] = []
+    attempt.addErrback(lambda failure: errors.append(failure.value))
+    (error,) = errors
     assert isinstance(error, TooMany)
     return error.what
 

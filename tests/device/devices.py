@@ -87,7 +87,7 @@ class Visit(Protocol):
         """Wait for a whole request with a body of so many bytes; return its head and that."""
 
         def whole() -> bool:
-            head, end, body = self.received.partition(b"\r\n\r\n")
+            _, end, body = self.received.partition(b"\r\n\r\n")
             return bool(end) and len(body) >= size
 
         await self.device.until(whole)

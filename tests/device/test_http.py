@@ -28,7 +28,7 @@ MEGABYTE = 1024 * 1024
 class Page(Resource):
     """A page that says how it was asked; below it what a device may have."""
 
-    isLeaf = True
+    isLeaf = True  # noqa: N815
 
     def render(self, request: Any) -> Any:
         path = request.path.decode()
@@ -187,7 +187,8 @@ async def test_headers_back(asker: Asker) -> None:
     """Some headers are passed back, under their usual names, if they can be sent on."""
     there = asker.raw(
         b"HTTP/1.1 200 OK\r\ncontent-TYPE: text/plain;\r\n charset=x\r\n"
-        b"Content-Disposition: \xe4\r\nContent-Encoding: a\x00b\r\nServer: x\r\nContent-Length: 0\r\n\r\n"
+        b"Content-Disposition: \xe4\r\nContent-Encoding: a\x00b\r\nServer: x\r\n"
+        b"Content-Length: 0\r\n\r\n"
     )
     assert (await asker.ask(there)).headers == (
         ("Content-Type", "text/plain; charset=x"),

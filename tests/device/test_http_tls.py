@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
-from twisted.python.failure import Failure
 
 from gatewayd.core.model import DeviceLogin
 from gatewayd.device.certificates import context
@@ -77,7 +76,7 @@ def general(name: str) -> x509.GeneralName:
 
 
 ROOT = Issued("root", ca=True)
-OTHER = Issued("root", ca=True)
+OTHER = Issued("other", ca=True)
 MIDDLE = Issued("middle", by=ROOT, ca=True)
 
 
@@ -94,7 +93,7 @@ def pin(asker: Asker, url: str, ca: bytes | None) -> None:
         (Issued(LOCAL, by=ROOT), OTHER.pem + ROOT.pem),
         (pinned := Issued(LOCAL, by=ROOT), pinned.pem),
         (Issued(LOCAL, by=MIDDLE), MIDDLE.pem),
-        (Issued("*.example", LOCAL, by=ROOT), ROOT.pem),
+        (Issued("*.site.example", LOCAL, by=ROOT), ROOT.pem),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -199,9 +198,9 @@ async def test_no_handshake_in_time(asker: Asker) -> None:
     await visit.gone()
 
 
-@pytest.mark.parametrize(("kind", "whole"), [("close", True), ("cut", False)])
+@pytest.mark.parametrize("said", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_end_of_the_connection(asker: Asker, kind: str, whole: bool) -> None:
+async def test_end_of_the_connection(asker: Asker, said: bool) -> None:
     """A body that ends with the connection is whole only if the device itself has ended it."""
     issued = Issued(LOCAL)
     there = asker.raw(None, issued.options())
@@ -216,14 +215,13 @@ async def test_end_of_the_connection(asker: Asker, kind: str, whole: bool) -> No
     passing = answer.body.pass_on(sink)
     await sink.until(lambda: len(sink.data) == 9)
     wire: Any = visit.transport
-    if kind == "close":
+    if said:
         wire.loseConnection()
         assert await passing == 9
     else:
         wire.transport.loseConnection()  # without a word of TLS
         with pytest.raises(BadAnswer, match="cut short"):
             await passing
-    assert whole == (kind == "close")
     await visit.gone()
 
 
@@ -252,17 +250,19 @@ async def test_much(asker: Asker) -> None:
     assert await passing == size == len(sink.data)
 
 
+@pytest_twisted.ensureDeferred
+async def test_odd_name(asker: Asker) -> None:
+    """A name that no certificate can be for is nobody's."""
+    there = asker.raw(OK, Issued("cam_1.example", by=ROOT).options())
+    asker.names = {"cam_1.example": [LOCAL]}
+    url = f"https://cam_1.example:{there.port}"
+    pin(asker, url, ROOT.pem)
+    with pytest.raises(BadAnswer, match="not for its host"):
+        await asker.ask(url)
+
+
 def test_contexts_are_kept() -> None:
     """Reading certificates is done once, not for each connection."""
     assert context(ROOT.pem) is context(ROOT.pem)
     assert context(ROOT.pem) is not context(OTHER.pem)
     assert isinstance(context(None), SSL.Context)
-
-
-def test_failures_hold_no_bytes_of_the_device() -> None:
-    """Why there is no TLS is said in the words of OpenSSL."""
-    from gatewayd.device.connection import _why
-
-    assert _why(Failure(SSL.Error([("SSL", "", "wrong version number")]))) == "wrong version number"
-    assert _why(Failure(SSL.Error([]))) == "closed"
-    assert _why(Failure(SSL.SysCallError(104, "x"))) == "closed"

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from gatewayd.transport.fetch import FetchError, fetch, is_trusted
-from tests.core.bench import bounded, the_reactor
+from tests.storage.store_bench import bounded, the_reactor
 
 Serve = Callable[[bytes], Any]
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -52,7 +52,7 @@ class Uploads:
     """A mount that lets those with the right token send large bodies below ``/up``."""
 
     def __init__(self, room: BodyRoom, largest: int = 1000, idle: float | None = 20.0) -> None:
-        self.rules = BodyRules(largest, idle, 10, room)
+        self.rules: BodyRules | None = BodyRules(largest, idle, 10, room)
         self.pages = Pages()
         self.asked: list[tuple[str, bytes, bytes]] = []
 
@@ -184,6 +184,16 @@ def test_mount_is_asked_for_bodies_only(scene: Scene) -> None:
     assert scene.mount.asked == []
     scene.send(get + length(1) + b"x")
     assert scene.mount.asked == [("/up/echo", b"GET", b"/up/echo?a=b")]
+
+
+def test_first_mount_with_rules_wins(room: CountingRoom) -> None:
+    """Mounts are asked in their order, until one of them has rules."""
+    mounts = [Uploads(room, largest=size) for size in (150, 300)]
+    mounts[0].rules = None
+    bench = Bench(Root(mounts), body=100)
+    assert statuses(bench.connect(HEAD + length(300) + b"x" * 300).value()) == [200]
+    mounts[0].rules = BodyRules(150)
+    assert_error(bench.connect(HEAD + length(300)).value(), 413)
 
 
 # ---- how long it may take

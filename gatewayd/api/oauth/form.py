@@ -94,13 +94,18 @@ def _credentials(authorization: str | None, fields: dict[str, str]) -> tuple[Cre
 def _basic(authorization: str) -> tuple[Credentials, ...]:
     """Return what a header of Basic authentication says.
 
-    Both parts should be encoded as in a form, but many clients send them as they are.
+    Both parts should be encoded as in a form, but many clients send them as they are, and some
+    then in Latin-1.
     """
     scheme, _, encoded = authorization.partition(" ")
     try:
-        text = base64.b64decode(encoded.strip(), validate=True).decode()
+        said = base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):
         raise invalid_client() from None
+    try:
+        text = said.decode()
+    except UnicodeDecodeError:
+        text = said.decode("latin-1")
     client_id, colon, secret = text.partition(":")
     if scheme.lower() != "basic" or not colon:
         raise invalid_client()
