@@ -10,6 +10,7 @@ COMMANDS = {
     "echo": "benchmarks.echo",
     "link": "benchmarks.link",
     "messages": "benchmarks.messages",
+    "relay": "benchmarks.relay",
     "siege": "benchmarks.siege",
     "soak": "benchmarks.soak",
 }

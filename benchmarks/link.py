@@ -17,7 +17,7 @@ import attrs
 
 from benchmarks.daemon import raise_descriptors, table
 from benchmarks.linked import LinkedDaemon
-from benchmarks.load import Device, Load, connections, measure, round_trips
+from benchmarks.load import Device, Load, connections, measure, pin, round_trips
 from benchmarks.relays import Direct, Gatewayd, Relay, others
 
 #: Seconds of one load, and how often each is repeated.
@@ -163,11 +163,6 @@ def _verdict(figure: float | None, good: bool) -> str:
     return "not compared" if figure is None else "met" if good else "NOT MET"
 
 
-def _pin(pid: int, cores: Sequence[int]) -> None:
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), cores)
-
-
 def run(argv: list[str]) -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks link", description=__doc__)
@@ -185,8 +180,8 @@ def run(argv: list[str]) -> None:
         device = stack.enter_context(Device())
         daemon = stack.enter_context(LinkedDaemon(options.reactor))
         links = Gatewayd(daemon, stack.enter_context(daemon.api()))
-        _pin(daemon.pid, theirs)
-        _pin(device.pid, ours)
+        pin(daemon.pid, theirs)
+        pin(device.pid, ours)
         installed = [program for program in programs if program.installed]
         bench = Bench([Direct(), links, *installed], options.seconds, ours)
         wanted = measures(device)

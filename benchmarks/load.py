@@ -13,9 +13,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, MutableSequence, Sequence
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.daemon import KIB, MIB
 
@@ -35,6 +36,9 @@ _UDP_SEGMENT = 103
 _LOST_SECONDS = 0.02
 
 _fork = get_context("fork")
+
+#: What a load finds out; no text, which would be an error's.
+Figure = TypeVar("Figure")
 
 #: Loads a relay on its ports for some seconds; returns a figure.
 Load = Callable[[Sequence[int], float], float]
@@ -307,8 +311,16 @@ def connections(ports: Sequence[int], seconds: float) -> float:
 
 def measure(load: Load, ports: Sequence[int], seconds: float, cores: Sequence[int]) -> float:
     """Run a load in a process of its own, on these processors; return its figure."""
+    return float(apart(partial(load, ports, seconds), seconds, cores))
+
+
+def apart(work: Callable[[], Figure], seconds: float, cores: Sequence[int]) -> Figure:
+    """Do what takes some seconds in a process of its own, on these processors.
+
+    :raises TimeoutError: it takes much longer. :raises RuntimeError: it failed.
+    """
     ours, theirs = _fork.Pipe()
-    process = _fork.Process(target=_report, args=(load, ports, seconds, cores, theirs), daemon=True)
+    process = _fork.Process(target=_report, args=(work, cores, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -321,14 +333,19 @@ def measure(load: Load, ports: Sequence[int], seconds: float, cores: Sequence[in
         ours.close()
     if isinstance(figure, str):
         raise RuntimeError(figure)
-    return float(figure)
+    result: Figure = figure
+    return result
 
 
-def _report(
-    load: Load, ports: Sequence[int], seconds: float, cores: Sequence[int], to: Connection
-) -> None:
+def pin(pid: int, cores: Sequence[int]) -> None:
+    """Let a process run on these processors alone."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), cores)
+
+
+def _report(work: Callable[[], object], cores: Sequence[int], to: Connection) -> None:
     os.sched_setaffinity(0, cores)
     try:
-        to.send(load(ports, seconds))
+        to.send(work())
     except (OSError, ValueError) as error:
         to.send(f"{type(error).__name__}: {error}")

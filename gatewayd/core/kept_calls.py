@@ -356,7 +356,8 @@ class KeptCalls:
         ending = DeferredList(following, consumeErrors=True)
         ending.addTimeout(timeout, self._clock, onTimeoutCancel=lambda *_: None)
         await ending
-        for each in list(self._running.values()):
+        # Those that wait for others first: they must not be sent when these are given up.
+        for each in reversed(list(self._running.values())):
             each.give_up()
 
 

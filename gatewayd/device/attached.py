@@ -150,12 +150,11 @@ class AttachedDevices:
         blob = self._spool.claim(upload.ticket)
         if blob is None:
             raise BadAnswer("it brought nothing to its blobUrl")
-        headers = [(name, value) for name, value in reply.answer.headers]
-        if blob.content_type:
-            headers = [("Content-Type", blob.content_type)] + [
-                (name, value) for name, value in headers if name.lower() != "content-type"
-            ]
-        return Answer(status=200, headers=tuple(headers), body=blob)
+        headers = tuple(
+            (name, blob.content_type or value if name.lower() == "content-type" else value)
+            for name, value in reply.answer.headers
+        )
+        return Answer(status=200, headers=headers, body=blob)
 
     # Queue
 

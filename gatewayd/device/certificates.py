@@ -64,10 +64,8 @@ def context(ca: bytes | None) -> SSL.Context:
     return made
 
 
-def is_for(certificate: crypto.X509 | None, host: str) -> bool:
+def is_for(certificate: crypto.X509, host: str) -> bool:
     """Whether a certificate is for a host."""
-    if certificate is None:
-        return False
     try:
         name = IPAddress_ID(host.partition("%")[0]) if _is_ip(host) else DNS_ID(host.rstrip("."))
         verify_service_identity(extract_patterns(certificate), [name], [])

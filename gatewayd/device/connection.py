@@ -96,15 +96,13 @@ class Connection(TwistedProtocol):
     def abort(self) -> None:
         """Close it at once; nobody is told anything more."""
         self._leave()
-        if self.transport is not None:
-            self._wire.abortConnection()
+        self._wire.abortConnection()
 
     def close(self) -> None:
         """Close it in order, while it has no exchange."""
         self._leave()
         self._wire.loseConnection()
-        if self._closing is None:
-            self._closing = self._clock.callLater(_CLOSING, self._wire.abortConnection)
+        self._closing = self._clock.callLater(_CLOSING, self._wire.abortConnection)
 
     # What the device does.
 
@@ -116,8 +114,6 @@ class Connection(TwistedProtocol):
 
     def handshakeCompleted(self) -> None:
         """Be ready if it is the device."""
-        if self.ready.called:
-            return
         if is_for(self._wire.getPeerCertificate(), self.destination.base.host):
             self.ready.callback(None)
         else:

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_twisted
 
 if TYPE_CHECKING:
     from tests.harness import Daemon
+
+#: Where files are in memory, on systems that have it. The tests of an API are not about what
+#: survives, and each of their writes would wait for the disk.
+_MEMORY = "/dev/shm"
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """Make an empty directory for as long as it is needed."""
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with TemporaryDirectory(prefix="gatewayd-", dir=place) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return an empty directory of a test."""
+    with _directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def module_path() -> Iterator[Path]:
+    """Return an empty directory of all tests of a module."""
+    with _directory() as directory:
+        yield directory
 
 
 @pytest_twisted.async_yield_fixture()

@@ -15,7 +15,6 @@ from gatewayd.api.oauth.api import OAuth
 from gatewayd.core.access import Action
 from gatewayd.core.authorization_server import AuthorizationServer, ClientAccount
 from gatewayd.core.issuers import Issuers
-from gatewayd.core.model import SigningKey
 from gatewayd.core.signing_keys import SigningKeys
 from gatewayd.transport.root import Root
 from gatewayd.transport.site import GatewaySite, HttpLimits
@@ -34,6 +33,7 @@ CLIENTS = [
         id="links", secret="other", actions=frozenset({Action.LINK_READ, Action.LINK_CREATE})
     ),
 ]
+#: One key for all tests: making one takes a while.
 _vault = MemoryVault()
 
 
@@ -56,8 +56,6 @@ class Endpoint:
 
     async def start(self, pem: Path | None = None) -> None:
         """Begin to listen, with TLS when there is a file for the certificate to trust."""
-        # One key for all tests: making one takes a while.
-        assert all(isinstance(key, SigningKey) for key in _vault.keys)
         await self.keys.start()
         self._site = GatewaySite(Root([self.mount]), HttpLimits(), reactor)
         listener: Any = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
@@ -74,7 +72,7 @@ class Endpoint:
         self.keys.stop()
         await self.mount.stop(1.0)
         await self._listening.stopListening()
-        await self._site.shutdown(1.0)
+        await self._site.shutdown(0.1)  # clients keep their connections
 
     async def ask(
         self, body: bytes | None = None, path: str = TOKEN, *, fields: Any = None, **headers: str

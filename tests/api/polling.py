@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import pytest
 from twisted.internet.defer import Deferred
 
 from tests.api.scene import token, until
@@ -20,9 +20,9 @@ BEARER = f"Bearer {token()}"
 KINDS = ("command", "notification")
 
 
-async def serve(directories: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+async def serve(directory: Path) -> AsyncIterator[Daemon]:
     """Run a gateway that the tests of a module share; each has devices of its own."""
-    daemon = Daemon(make_settings(directories.mktemp("polls") / "gatewayd.db"))
+    daemon = Daemon(make_settings(directory / "gatewayd.db"))
     await daemon.start()
     yield daemon
     await daemon.stop()

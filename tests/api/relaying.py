@@ -125,7 +125,7 @@ class WebDevice(Resource):
     :ivar asked: everything that it was asked.
     """
 
-    isLeaf = True
+    isLeaf = True  # noqa: N815
 
     def __init__(self) -> None:
         super().__init__()
@@ -348,26 +348,18 @@ class _Wire:
 
 @attrs.frozen
 class Said:
-    """An answer as it was on the wire, read by Python's own client.
-
-    :ivar rest: what came after it.
-    """
+    """An answer as it was on the wire, read by Python's own client."""
 
     code: int
     headers: list[tuple[str, str]]
     body: bytes
-    rest: bytes
 
     @classmethod
     def read(cls, data: bytes, method: str = "GET") -> Said:
         """Read an answer. :raises http.client.HTTPException: it is none, or not complete."""
         response = HTTPResponse(cast(Any, _Wire(data)), method=method)
         response.begin()
-        file = cast(BytesIO, response.fp)
-        body = response.read()
-        return cls(
-            response.status, response.getheaders(), body, file.read() if not file.closed else b""
-        )
+        return cls(response.status, response.getheaders(), response.read())
 
     @property
     def json(self) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-import pytest
 
 from gatewayd.api.devicehive.endpoints import Endpoint
 from tests.api.rest_description import check_form
@@ -20,9 +20,9 @@ THERE = {"deviceId": "dev", "networkId": "1", "deviceTypeId": "1", "userId": "1"
          "name": "colour"}  # fmt: skip
 
 
-async def serve(directories: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+async def serve(directory: Path) -> AsyncIterator[Daemon]:
     """Run a gateway with two devices and a setting, which the tests of a module share."""
-    daemon = Daemon(make_settings(directories.mktemp("rest") / "gatewayd.db"))
+    daemon = Daemon(make_settings(directory / "gatewayd.db"))
     await daemon.start()
     for device_id in ("dev", "other"):
         await ask(daemon, f"PUT /device/{device_id}", {"name": device_id}, 204)

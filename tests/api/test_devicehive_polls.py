@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -30,9 +31,9 @@ from tests.harness import Daemon, reactor
 
 
 @pytest_twisted.async_yield_fixture(scope="module", name="daemon")
-async def make_daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+async def make_daemon(module_path: Path) -> AsyncIterator[Daemon]:
     """Return the gateway that all tests share."""
-    async for daemon in serve(tmp_path_factory):
+    async for daemon in serve(module_path):
         yield daemon
 
 

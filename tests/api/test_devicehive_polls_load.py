@@ -22,9 +22,9 @@ from tests.harness import PATIENCE, Daemon, make_settings, reactor
 
 
 @pytest_twisted.async_yield_fixture(scope="module", name="daemon")
-async def make_daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daemon]:
+async def make_daemon(module_path: Path) -> AsyncIterator[Daemon]:
     """Return the gateway that all tests share."""
-    async for daemon in serve(tmp_path_factory):
+    async for daemon in serve(module_path):
         yield daemon
 
 

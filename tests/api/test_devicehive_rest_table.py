@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,11 +82,11 @@ each_protected = pytest.mark.parametrize(
 
 
 @pytest_twisted.async_yield_fixture(scope="module", name="world")
-async def make_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def make_world(module_path: Path) -> AsyncIterator[World]:
     """Return a furnished gateway that all cases share."""
     from tests.harness import Daemon, make_settings
 
-    daemon = Daemon(make_settings(tmp_path_factory.mktemp("rest") / "gatewayd.db"))
+    daemon = Daemon(make_settings(module_path / "gatewayd.db"))
     await daemon.start()
     world = World(daemon)
     await world.furnish()

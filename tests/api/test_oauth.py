@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 
-from gatewayd.api.oauth.errors import Refused
+from gatewayd.api.oauth.errors import Refused, translate
 from gatewayd.api.oauth.form import read_form
 from gatewayd.core.access import Action
 from tests.core.bench import bounded
@@ -255,6 +256,22 @@ def test_any_form(body: bytes, header: str | None) -> None:
     for authorization in (header, None if header is None else f"Basic {header}"):
         with suppress(Refused):
             assert read_form(FORM, authorization, b"grant_type=x&" + body).audience != ""
+
+
+def test_http_refusals() -> None:
+    """What the HTTP layer refuses, and what nobody expected, has the same form."""
+    from tests.api.oauth import TOKEN, Endpoint
+
+    mount = Endpoint().mount
+    codes = {400: "invalid_request", 408: "invalid_request", 431: "invalid_request",
+             503: "temporarily_unavailable"}  # fmt: skip
+    for status, code in codes.items():
+        answer = mount.refusal(TOKEN, status)
+        assert answer is not None
+        assert (answer.status, json.loads(answer.body)["error"]) == (status, code)
+    answer = translate(RuntimeError("secret"))
+    assert (answer.status, json.loads(answer.body)["error"]) == (500, "server_error")
+    assert b"secret" not in answer.body
 
 
 # Guessing

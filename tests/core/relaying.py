@@ -16,7 +16,7 @@ from gatewayd.core.access import Action, Principal, Service
 from gatewayd.core.exchange import Adapter, Answer, Queue, Request
 from gatewayd.core.kept_calls import KeptCalls
 from gatewayd.core.lanes import Lanes
-from gatewayd.core.model import CommandChange, CommandDraft, Device, Entry, Kind, scoped
+from gatewayd.core.model import CommandChange, CommandDraft, Device, Entry, Kind, RelayCall, scoped
 from gatewayd.core.relay import Relay, RelayRules
 from gatewayd.errors import NoAddress, NoAnswer
 from tests.core.bench import DAY, Bench
@@ -267,7 +267,9 @@ class Relaying:
     async def restart(self) -> None:
         """Restart the gateway; nothing that was under way goes on."""
         await self.bench.settle()
-        await self.kept.stop(0) if self.door.busy == 0 else None
+        stopped = begin(self.kept.stop(0))
+        self.bench.timers.advance(0)
+        await stopped
         await self.bench.reopen()
         self.door = Door()
         self.build()
@@ -300,6 +302,33 @@ class Relaying:
             for event in events
             if event.kind is Kind.RELAYED
         ]
+
+    def once(
+        self, device: Device, request: Request | None = None, key: str = "k", **more: Any
+    ) -> Deferred[Answer]:
+        """Have a request carried once."""
+        who = more.get("who") or program()
+        return begin(self.kept.once(who, device, request or ask(), key))
+
+    def later(
+        self, device: Device, request: Request | None = None, key: str | None = None, **more: Any
+    ) -> Deferred[Answer | RelayCall]:
+        """Have a request carried that may be answered later."""
+        who, wait = more.get("who") or program(), more.get("wait", 0.0)
+        return begin(self.kept.later(who, device, request or ask(), key, wait))
+
+    async def pending(self, device: Device, *more: Any, **rest: Any) -> str:
+        """Have a request carried that is not answered at once; return its id."""
+        call = await self.later(device, *more, **rest)
+        assert isinstance(call, RelayCall)
+        await self.bench.settle()
+        return call.id
+
+    def outcome(
+        self, device: Device, call_id: str, who: Principal | None = None
+    ) -> Deferred[Answer | None]:
+        """Ask what became of a call."""
+        return begin(self.kept.outcome(who or program(), device, call_id))
 
     async def reply(self, device: Device, seq: int, result: bytes) -> None:
         """Let a device answer a command."""

@@ -17,8 +17,9 @@ from gatewayd.core.access import (
     Grant,
     Principal,
     Scope,
+    Service,
 )
-from gatewayd.core.model import Device, GroupKind, Role, User
+from gatewayd.core.model import Device, Event, GroupKind, Kind, Role, User
 from gatewayd.errors import Denied, NotFound
 
 
@@ -32,6 +33,14 @@ def user(
     return User(
         id=id_, login="u", role=role, networks=frozenset(networks), all_types=types is None,
         types=frozenset(types or ()),
+    )  # fmt: skip
+
+
+def event(uid: int = 1, network: int = 1, type_: int = 1) -> Event:
+    """Make an event of :func:`device`."""
+    return Event(
+        stream=uid, seq=1, ts=1, stamp=1, kind=Kind.NOTIFICATION, name="n", device=f"D{uid}",
+        network=network, type=type_, position=1,
     )  # fmt: skip
 
 
@@ -55,6 +64,29 @@ def test_scope_holds(
             and (stream is None or stream == uid)
         )
         assert scope.holds(device(uid, network, type_)) is expected
+        assert scope.shows(event(uid, network, type_)) is expected
+
+
+@pytest.mark.parametrize("ids", [None, frozenset(), frozenset({"D1"}), frozenset({"D1", "D2"})])
+@pytest.mark.parametrize("networks", [None, some(1)])
+def test_scope_of_ids(ids: frozenset[str] | None, networks: frozenset[int] | None) -> None:
+    """A scope may name its devices; then they still have to be in its networks."""
+    scope = Scope(ids=ids, networks=networks)
+    for uid, network in product((1, 2, 3), (1, 2)):
+        expected = (ids is None or f"D{uid}" in ids) and (networks is None or network in networks)
+        assert scope.holds(device(uid, network)) is expected
+        assert scope.shows(event(uid, network)) is expected
+
+
+def test_scope_of_ids_ignores_case() -> None:
+    """A device is in a scope whatever the case of its id; letters that grow in it, too."""
+    for name in ("Dev", "DEV", "dev", "straße", "STRASSE"):
+        one = Device(uid=1, id=name, name="", network=1, type=1)
+        said = event()
+        said.device = name
+        scope = Scope(ids=frozenset({"DEV", "STRASSE"}))
+        assert scope.holds(one)
+        assert scope.shows(said)
 
 
 def test_nothing_holds_nothing() -> None:
@@ -234,3 +266,35 @@ def test_follow_changes_role() -> None:
     principal.follow(user(1))
     assert not principal.is_admin
     assert principal.scope.networks == some(1)
+
+
+def test_service() -> None:
+    """A program reaches all devices, or those that it was given; it is no administrator."""
+    everywhere = Principal(
+        some_actions := frozenset({Action.RELAY_CALL}), service=Service(name="a")
+    )
+    assert everywhere.unlimited
+    few = Principal(some_actions, service=Service(name="a", devices=frozenset({"D1"})))
+    assert not few.unlimited
+    for program in (everywhere, few):
+        assert program.admit(device(1), "D1") == device(1)
+        assert program.actions == some_actions
+        assert not program.is_admin
+        assert program.home == program.scope
+    assert everywhere.admit(device(2), "D2") == device(2)
+    for found in (None, device(2)):
+        with pytest.raises(Denied):
+            few.admit(found, "D2")
+    none = Principal(some_actions, service=Service(name="a", devices=frozenset()))
+    assert not none.scope.holds(device(1))
+
+
+def test_name() -> None:
+    """Records and quotas call everybody by a name of its own."""
+    named = [
+        Principal(ALL_ACTIONS, user=user(id_=7)),
+        Principal(ALL_ACTIONS, service=Service(name="7")),
+        Principal(ALL_ACTIONS, device=device(7)),
+        Principal(ALL_ACTIONS),
+    ]
+    assert [each.name for each in named] == ["user 7", "service 7", "device D7", "nobody"]

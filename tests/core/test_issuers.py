@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock as Timers
@@ -251,6 +251,7 @@ def test_any_token(text: str | tuple[bytes, ...]) -> None:
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.booleans(), st.lists))
+@settings(max_examples=30)
 @bounded
 async def test_any_claims(value: Any) -> None:
     """Claims of any type are at most refused."""

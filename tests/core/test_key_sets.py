@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 from typing import Any
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 from twisted.internet.defer import Deferred
@@ -110,7 +111,8 @@ _NEARLY = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(_JSON | _NEARLY))
+@given(st.lists(_JSON | _NEARLY, max_size=3))
+@settings(max_examples=50)
 def test_any_jwks(members: list[Any]) -> None:
     """No key set, whatever is in it, does more than have no keys."""
     good = jwk(rsa(), "good")
@@ -141,12 +143,21 @@ def _ed25519() -> bytes:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
+def _unknown() -> bytes:
+    """Return a key of a type that nobody knows."""
+    public = Ed25519PrivateKey.generate().public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = base64.b64encode(der.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f"))
+    return b"-----BEGIN PUBLIC KEY-----\n%b\n-----END PUBLIC KEY-----\n" % text
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         (lambda: pem(rsa(2, 1024)), "2048 bits"),
         (lambda: pem(ec(SECP384R1)), "P-256"),
         (_ed25519, "neither RSA"),
+        (_unknown, "not keys in PEM"),
         (_private, "private"),
         (lambda: pem(rsa()) + _private(), "private"),
         (

@@ -27,6 +27,7 @@ from gatewayd.device.response import Body
 from gatewayd.device.rules import HttpRules
 
 reactor: Any = _reactor
+log: Any = globalLogPublisher
 LOCAL = "127.0.0.1"
 SECONDS = 10  # after which a test fails
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -168,8 +169,13 @@ class RawDevice(Factory, Watched):
         await self.until(lambda: len(self.visits) >= self._met)
         return self.visits[self._met - 1]
 
+    async def deafen(self) -> None:
+        """Accept no connections any more."""
+        if self.listening.connected:
+            await self.listening.stopListening()
+
     async def stop(self) -> None:
-        await self.listening.stopListening()
+        await self.deafen()
         for each in self.visits:
             if each.open:
                 each.reset()
@@ -235,8 +241,7 @@ class Asker:
         self.devices: list[RawDevice] = []
         self.events: list[Any] = []
         self.http = self.adapter()
-        self._observer: Any = self.events.append
-        globalLogPublisher.addObserver(self._observer)
+        log.addObserver(self.events.append)
 
     def adapter(
         self,
@@ -302,7 +307,7 @@ class Asker:
         for each in self.devices:
             await each.stop()
         await turns()
-        globalLogPublisher.removeObserver(self._observer)
+        log.removeObserver(self.events.append)
         assert self.clock.getDelayedCalls() == []
         for event in self.events:
             assert event.get("log_level", LogLevel.info) < LogLevel.warn, event

@@ -428,7 +428,38 @@ async def test_unreadable_body(asker: Asker) -> None:
     with pytest.raises(NoAnswer):
         await asking
     await (await there.visit()).gone()
-    body, visit = await stream(asker, asker.raw(), 5)
+
+
+@pytest_twisted.ensureDeferred
+async def test_body_closed_meanwhile(asker: Asker) -> None:
+    """When the body of the request is closed while it is sent, its answer is void."""
+    there = asker.raw()
+    body = io.BytesIO(b"x" * (64 * MEGABYTE))
+    request = Request(id="1", method="POST", query="/", body=body, size=64 * MEGABYTE)
+    asking = Deferred.fromCoroutine(asker.http.send(device(there.url), request))
+    visit = await there.visit()
+    await visit.request(1)
+    wire: Any = visit.transport
+    wire.pauseProducing()
+    visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    answer = await asking
+    assert isinstance(answer.body, Body)
+    passing = answer.body.pass_on(Sink())
+    body.close()
+    wire.resumeProducing()
+    with pytest.raises(NoAnswer, match="cannot be read"):
+        await passing
+    await visit.gone()
+
+
+@pytest_twisted.ensureDeferred
+async def test_reset_while_it_is_sent(asker: Asker) -> None:
+    """A device that resets the connection in the middle of a request has not answered it."""
+    there = asker.raw()
+    asking = asker.send(there, "PUT", body=b"x" * (16 * MEGABYTE))
+    visit = await there.visit()
+    await visit.request(1)
     visit.reset()
     with pytest.raises(BadAnswer):
-        await body.pass_on(Sink())
+        await asking
+    assert len(there.visits) == 1

@@ -226,7 +226,7 @@ async def test_stale_and_then_gone(asker: Asker) -> None:
     asking = asker.send(there, "DELETE")
     (visit,) = there.visits
     await there.until(lambda: b"DELETE" in visit.received)
-    await there.listening.stopListening()
+    await there.deafen()
     visit.close()
     with pytest.raises(NoAnswer):
         await asking

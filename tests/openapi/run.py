@@ -1,15 +1,16 @@
-"""Hold the REST API of a real daemon to its description: ``python -m tests.openapi.run``.
+"""Hold a real daemon to the descriptions of its APIs: ``python -m tests.openapi.run [API]``.
 
-Arguments go to ``schemathesis run``; ``--seed`` with the number that it prints at its end repeats a
+Without an API, which is ``devicehive`` or ``cloudrelay``, it is both, one after the other. Other
+arguments go to ``schemathesis run``; ``--seed`` with the number that it prints at its end repeats a
 run. It takes minutes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,15 +20,16 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from tests.api.web import request
-from tests.harness import ADMIN, PASSWORD, Socket
-from tests.process.daemon import Daemon, succeed
+from tests.openapi.cloudrelay import CONFIG, CloudRelay
+from tests.openapi.devicehive import DeviceHive
+from tests.openapi.subject import Gate, Subject
+from tests.process.daemon import Daemon
 
-ROOT = Path(__file__).parent.parent.parent
-CONFIG = Path(__file__).parent / "schemathesis.toml"
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-#: How many devices, networks, users and settings there are to begin with.
-SEEDS = 8
+#: What can be examined; ``NAME.toml`` and ``NAME_hooks.py`` are beside this file.
+SUBJECTS: dict[str, Callable[[], Subject]] = {"devicehive": DeviceHive, "cloudrelay": CloudRelay}
 
 
 class Run(ProcessProtocol):
@@ -44,84 +46,59 @@ class Run(ProcessProtocol):
         self.ended.callback(1 if code is None else code)
 
 
-async def seed(admin: Socket) -> dict[str, dict[str, int]]:
-    """Make what the requests are to find; return the ids of a device's messages by its id."""
-    # The administrator's login is in the answers, and so comes to be tried with other passwords.
-    await succeed(admin, "configuration/put", name="user.login.maxAttempts", value="1000000000")
-    messages = {}
-    for number in range(1, SEEDS + 1):
-        await succeed(admin, "configuration/put", name=f"setting-{number}", value="kept")
-        await succeed(admin, "network/insert", network={"name": f"network {number}"})
-        await succeed(admin, "devicetype/insert", deviceType={"name": f"type {number}"})
-        user = {"login": f"user-{number}", "password": "password", "role": number % 2}
-        await succeed(admin, "user/insert", user={**user, "allDeviceTypesAvailable": number > 4})
-        device = f"device-{number}"
-        await succeed(admin, "device/save", deviceId=device, device={"name": device})
-        sent = await succeed(
-            admin, "command/insert", deviceId=device, command={"command": "reboot"}
-        )
-        said = await succeed(
-            admin, "notification/insert", deviceId=device, notification={"notification": "ready"}
-        )
-        messages[device] = {
-            "commandId": sent["command"]["id"], "notificationId": said["notification"]["id"],
-        }  # fmt: skip
-    return messages
-
-
-async def log_in(daemon: Daemon) -> str:
-    """Return an access token of the administrator."""
-    body = {"login": ADMIN, "password": PASSWORD}
-    answered = await request(daemon.port, "POST", "/rest/token", body)
-    token: str = answered.json["accessToken"]
-    return token
-
-
-async def examine(reactor: Any, daemon: Daemon, arguments: list[str]) -> int:
-    """Run Schemathesis against a daemon; return its exit status."""
-    messages = await seed(await daemon.login())
-    token = await log_in(daemon)
-    rights = {"Authorization": f"Bearer {token}"}
-    plugin = await request(daemon.port, "POST", "/rest/plugin", {"name": "seed"}, **rights)
-    seeds = {
-        "messages": messages, "topic": plugin.json["topicName"],
-        "token": plugin.json["accessToken"],
-    }  # fmt: skip
-    command = [
-        str(SCHEMATHESIS), "--config-file", str(CONFIG), "run",
-        f"http://127.0.0.1:{daemon.port}/rest/openapi.json", *arguments,
-    ]  # fmt: skip
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "GATEWAYD_TOKEN": token,
-        "GATEWAYD_SEEDS": json.dumps(seeds),
-    }  # fmt: skip
-    run = Run()
-    reactor.spawnProcess(
-        run, command[0], command, environment, str(daemon.home), childFDs={0: "w", 1: 1, 2: 2}
-    )
-    status = await run.ended
-    own = await request(daemon.port, "GET", "/rest/user/current", **rights)
-    assert (own.code, own.json.get("role")) == (200, 0), f"lost its rights on the way: {own.body!r}"
+async def examine(gate: Gate, name: str, arguments: list[str]) -> int:
+    """Run Schemathesis against an API; return its exit status."""
+    subject = SUBJECTS[name]()
+    try:
+        seeds = await subject.seed(gate)
+        command = [
+            str(SCHEMATHESIS), "--config-file", str(HERE / f"{name}.toml"), "run",
+            f"http://127.0.0.1:{gate.daemon.port}{subject.path}", *arguments,
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **seeds}
+        run = Run()
+        gate.reactor.spawnProcess(
+            run, command[0], command, environment, str(gate.daemon.home),
+            childFDs={0: "w", 1: 1, 2: 2},
+        )  # fmt: skip
+        status = await run.ended
+        await subject.check(gate)
+    finally:
+        await subject.leave()
     return status
+
+
+def configure(daemon: Daemon) -> None:
+    """Let a daemon serve everything that is examined."""
+    text = daemon.config.read_text()
+    for usual, wanted in (
+        ('serve = ["devicehive"]', 'serve = ["devicehive", "cloudrelay"]'),
+        # A run outlives a token of the usual lifetime.
+        ("[devicehive]", '[devicehive]\naccess_token_lifetime = "1d"'),
+    ):
+        assert text.count(usual) == 1
+        text = text.replace(usual, wanted)
+    daemon.config.write_text(text + CONFIG)
 
 
 async def main(reactor: Any, *arguments: str) -> None:
     """Start a daemon in a directory of its own, examine it, and end it."""
+    chosen, others = list(SUBJECTS), list(arguments)
+    if others and others[0] in SUBJECTS:
+        chosen = [others.pop(0)]
     with TemporaryDirectory() as home:
         daemon = Daemon(Path(home), "epoll")
-        usual = daemon.config.read_text()
-        # A run outlives a token of the usual lifetime.
-        lasting = usual.replace("[devicehive]", '[devicehive]\naccess_token_lifetime = "1d"')
-        daemon.config.write_text(lasting)
+        configure(daemon)
         try:
             await daemon.start()
-            status = await examine(reactor, daemon, list(arguments))
+            gate = await Gate.open(reactor, daemon)
+            statuses = [await examine(gate, name, others) for name in chosen]
             assert await daemon.terminate() == -signal.SIGTERM, daemon.output
             assert "Traceback" not in daemon.output, daemon.output
         finally:
             await daemon.end()
-    if status:
-        raise SystemExit(status)
+    if any(statuses):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,26 @@ class RelayCallConformance:
             assert "".join(call.id for call in found if call) == left
 
     @bounded
+    async def test_call_kept_bytes(self, rig: Rig) -> None:
+        """What all calls hold is their sizes together: of those that began, ended and are left."""
+        device = await rig.device()
+        assert await rig.store.kept_bytes() == 0
+        calls = [draft(device, name, key=name) for name in "abcd"]
+        await together([rig.store.begin_call(call) for call in calls])
+        calls[1] = ended(calls[1], body=b"x" * 5000)
+        calls[2] = ended(calls[2], headers=b"y" * 300, body=b"")
+        calls[3] = ended(calls[3], body="\xe4\u20ac\x00".encode())
+        for call in calls[1:]:
+            await rig.store.end_call(call)
+        assert await rig.store.kept_bytes() == sum(call.size for call in calls)
+        await rig.place.reopen()
+        assert await rig.store.kept_bytes() == sum(call.size for call in calls)
+        await rig.store.forget_call("b")
+        assert await rig.store.kept_bytes() == sum(calls[n].size for n in (0, 2, 3))
+        await rig.store.delete_device(device.uid)
+        assert await rig.store.kept_bytes() == 0
+
+    @bounded
     async def test_call_sweep_leaves_the_log(self, rig: Rig) -> None:
         """Calls and events are dropped each by their own time."""
         device = await rig.device()

@@ -20,13 +20,14 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class Server(Protocol):
-    """Answers a request with what it was given, and keeps the connection.
+    """Answers a request with what it was given, and keeps the connection unless it ``ends``.
 
     :ivar closed: fires when the client has gone.
     """
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, ends: bool) -> None:
         self.answer = answer
+        self.ends = ends
         self.received = b""
         self.closed: Deferred[None] = Deferred()
 
@@ -34,6 +35,8 @@ class Server(Protocol):
         self.received += data
         if self.received.endswith(b"\r\n\r\n") and self.transport is not None:
             self.transport.write(self.answer)
+            if self.ends:
+                self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closed.callback(None)
@@ -44,10 +47,11 @@ class Site(Factory):
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
+        self.ends = False
         self.connections: list[Server] = []
 
     def buildProtocol(self, address: Any) -> Server:
-        self.connections.append(Server(self.answer))
+        self.connections.append(Server(self.answer, self.ends))
         return self.connections[-1]
 
 
@@ -139,6 +143,14 @@ async def test_slow(serve: Any, answer: bytes) -> None:
     """A server that does not come to an end is left, wherever it stops."""
     served = await serve(answer)
     assert await served.fails(timeout=0.05) == "it takes more than 0.05 s"
+
+
+@bounded
+async def test_cut_short(serve: Any) -> None:
+    """A part of a document is not taken for the whole."""
+    served = await serve(OK + b"Content-Length: 5\r\n\r\n{}")
+    served.site.ends = True
+    assert await served.fails()
 
 
 @bounded

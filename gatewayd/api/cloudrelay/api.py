@@ -39,11 +39,22 @@ from gatewayd.transport.rest import Answer, JsonApp
 from gatewayd.transport.websocket import WebSocketResource
 
 PATH = "/api/v1/devices"
-_REQUEST = re.compile(rf"{PATH}/[^/]+/request")
+_REQUEST = re.compile(rf"{PATH}/[^/]+/request/?")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Content-Disposition, Location, Retry-After, X-Request-Id",
 }
+#: Anything goes; "*" stands for every header but Authorization (Fetch, section 4.9), and for
+#: nothing in older browsers.
+_PREFLIGHT = Answer(
+    204,
+    headers={
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, *",
+        "Access-Control-Allow-Headers": "Authorization, Remote-Query, Accept, Content-Type, "
+        "Content-Disposition, Idempotency-Key, Prefer, *",
+        "Access-Control-Max-Age": "86400",
+    },
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +87,7 @@ class CloudRelay:
     :param bodies: what the body of a request may take whose caller has a token.
     """
 
-    _app = JsonApp(translate, cors=_CORS, preflight_only=True)
+    _app = JsonApp(translate, cors=_CORS, preflight=_PREFLIGHT, preflight_only=True)
 
     def __init__(
         self,
@@ -166,7 +177,8 @@ class CloudRelay:
             return
         result = await self._kept.later(principal, device, wanted, key, preference.wait)
         if isinstance(result, RelayCall):
-            place = request.path.removesuffix(b"request") + b"requests/" + result.id.encode()
+            above = request.path.rstrip(b"/").removesuffix(b"request")
+            place = above + b"requests/" + result.id.encode()
             request.setHeader(b"Location", place)
             request.setHeader(b"Preference-Applied", b"respond-async")
             await Caller(request).pending()

@@ -23,7 +23,8 @@ _BODILESS = frozenset({"GET", "DELETE", "HEAD"})
 #: Methods that change nothing: repeating them needs no key.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,10}\s*", re.ASCII)
-_LARGEST_INTEGER = 2**31 - 1
+#: What numbers of 32 bits are.
+_INTEGERS = range(-(2**31), 2**31)
 _KEY = re.compile(r"[!-~]{1,255}")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 #: There is one environment; the original's are other IoT hubs.
@@ -137,7 +138,7 @@ def _seconds(values: Sequence[str] | None, least: float, default: float) -> floa
     if len(values) > 1 or not _INTEGER.fullmatch(values[0]):
         raise BadTimeout
     number = int(values[0])
-    if abs(number) > _LARGEST_INTEGER:
+    if number not in _INTEGERS:
         raise BadTimeout
     return float(min(max(number, least), LONGEST))
 

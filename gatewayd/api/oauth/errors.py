@@ -8,13 +8,12 @@ from http import HTTPStatus
 import msgspec
 from werkzeug.exceptions import HTTPException
 
-from gatewayd.errors import Invalid, Unauthenticated, Unavailable
+from gatewayd.errors import Invalid, Unauthenticated
 from gatewayd.transport.rest import Answer
 
 #: For whatever has a token in it, or says why there is none.
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="gatewayd"'}
-_LATER = {"Retry-After": "30"}
 
 
 class Refused(Exception):
@@ -76,9 +75,6 @@ def translate(error: Exception) -> Answer:
             return invalid_client().answer
         case Invalid(field="audience"):
             return Refused("invalid_scope", "There are no tokens for that API.").answer
-        case Unavailable():
-            text = "The gateway cannot do this now. Try again later."
-            return _answer(503, "temporarily_unavailable", text, _LATER)
         case HTTPException() if error.code is not None:
             return from_http(error.code)
     return from_http(500)

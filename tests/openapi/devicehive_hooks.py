@@ -1,6 +1,6 @@
-"""What Schemathesis has to be told about this API: what no schema says, and what must survive.
+"""What Schemathesis has to be told about DeviceHive: what no schema says, and what must survive.
 
-:mod:`tests.openapi.run` makes the devices, networks, users and messages that this speaks of.
+:mod:`tests.openapi.devicehive` makes the devices, networks, users and messages that this speaks of.
 """
 
 from __future__ import annotations
