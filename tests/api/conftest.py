@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 #: Where files are in memory, on systems that have it. The tests of an API are not about what
 #: survives, and each of their writes would wait for the disk.
 _MEMORY = "/dev/shm"
+#: Bytes that have to be free there: containers often have 64 MiB in all.
+_ENOUGH = 512 * 1024 * 1024
 
 
 @contextmanager
 def _directory() -> Iterator[Path]:
     """Make an empty directory for as long as it is needed."""
-    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with TemporaryDirectory(prefix="gatewayd-", dir=place) as directory:
+    fits = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH
+    with TemporaryDirectory(prefix="gatewayd-", dir=_MEMORY if fits else None) as directory:
         yield Path(directory)
 
 

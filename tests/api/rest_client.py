@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-
 from gatewayd.api.devicehive.endpoints import Endpoint
 from tests.api.rest_description import check_form
 from tests.api.rest_table import denied, endpoint_of

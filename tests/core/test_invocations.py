@@ -153,7 +153,12 @@ async def test_many_at_once(bench: Bench, invocations: Invocations) -> None:
     for event in reversed(socket.events):
         assert event.command is not None
         socket.answer(event, event.command.parameters or b"")
+    last = invoke(invocations, device)
     assert [command.result for command in await together(asked)] == [b"%d" % n for n in range(200)]
+    assert len(invocations._waiting[device.uid]._steps) == 1  # nothing is kept of the others
+    last.cancel()
+    await fails_cancelled(last)
+    await bench.settle()
     assert left_over(bench, device) == []
 
 

@@ -141,3 +141,20 @@ async def test_answered_cancel(bench: Bench, invocations: Invocations) -> None:
         await fails_cancelled(waiting)
         await bench.settle()
         assert left_over(bench, device) == []
+
+
+@bounded
+async def test_answered_gives_up_another(bench: Bench, invocations: Invocations) -> None:
+    """Of two who wait for the same answer, the first may give the other one up."""
+    device = await bench.device()
+    event = await submit(invocations, device)
+    first, second = (answered(invocations, device, event.seq, wait=5) for _ in range(2))
+    await bench.settle()
+    first.addCallback(lambda _: second.cancel())
+    with capturedLogs() as logged:
+        await bench.core.commands.update(bench.admin, device, event.id, "done", b"1")
+        await first
+        await fails_cancelled(second)
+        await bench.settle()
+    assert logged == []
+    assert left_over(bench, device) == []

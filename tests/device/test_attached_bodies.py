@@ -51,6 +51,10 @@ async def test_size(bench: Bench, scene: Scene) -> None:
     assert got["headers"] == {"Content-Type": "text/plain", "Content-Length": 16385}
     assert "body" not in got
     assert "uploadUrl" not in got
+    request = ask(b"whole")
+    assert request.body is not None
+    request.body.seek(3)
+    assert (await scene.asked(device, request))["body"] == "whole"
 
 
 @pytest.mark.parametrize("type_", [FORM, "multipart/form-data; boundary=b"])

@@ -83,7 +83,8 @@ def shown(device: Device, adapter: str, login: DeviceLogin | None) -> dict[str, 
         place = base_url(device)
     except NoAddress as error:
         return {"id": device.id, "adapter": adapter, "baseUrl": None, "problem": str(error)}
-    record: dict[str, Any] = {"id": device.id, "adapter": adapter, "baseUrl": place}
+    where = None if place is None else place.text
+    record: dict[str, Any] = {"id": device.id, "adapter": adapter, "baseUrl": where}
     if login is not None:
         record["login"] = {"username": login.username, "ca": _fingerprints(login.ca)}
     return record
