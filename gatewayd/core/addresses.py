@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import TypeVar
 
 import attrs
 import msgspec
@@ -31,6 +33,22 @@ _BASE_URL = re.compile(
 )
 #: "This network", and what was never given out, with the broadcast address at its end.
 _NOBODY = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
+#: What was found out is remembered of so many, texts of at most so many characters.
+_REMEMBERED = 4096
+_LONGEST_REMEMBERED = 512
+
+_Result = TypeVar("_Result")
+
+
+def _remembering(parse: Callable[[str], _Result]) -> Callable[[str], _Result]:
+    """Let a function remember its results: every relayed request asks for the same again."""
+    remembered = lru_cache(_REMEMBERED)(parse)
+
+    @wraps(parse)
+    def ask(text: str) -> _Result:
+        return remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
+
+    return ask
 
 
 class _Registered(msgspec.Struct, frozen=True):
@@ -68,6 +86,7 @@ class BaseUrl:
     path: str
 
 
+@_remembering
 def parse_base_url(text: str) -> BaseUrl:
     """Return the parts of a base URL: ``http(s)://host[:port][/path]``.
 
@@ -119,6 +138,7 @@ def base_url(device: Device) -> BaseUrl | None:
     return None if text is None else parse_base_url(text)
 
 
+@_remembering
 def parse_address(host: str) -> IPAddress | None:
     """Return an IP address, None for a name; IPv4 that is mapped into IPv6 is IPv4."""
     if host.startswith("[") and host.endswith("]"):
@@ -174,6 +194,7 @@ class Addresses:
         self._resolve = resolve
         self._own = own
         self._is_mine = is_mine
+        self._rule = lru_cache(_REMEMBERED)(self._find_rule)
 
     async def find(self, device: Device, port: int) -> Address:
         """Return where a port of a device is.
@@ -229,6 +250,13 @@ class Addresses:
 
     def _refusal(self, address: IPAddress, port: int) -> str:
         """Return the rule that refuses an address, "" when none does."""
+        rule = self._rule(address)
+        if not rule and self.is_own(address, port):
+            return "the address is the gateway's own"
+        return rule
+
+    def _find_rule(self, address: IPAddress) -> str:
+        """Return the rule of those that never change."""
         if not is_one_host(address):
             return f"{address} is no single host's"
         networks = [each for each in self._networks if address in each]
@@ -236,9 +264,7 @@ class Addresses:
             networks = [each for each in networks if each.is_loopback]
         elif address.is_link_local:
             networks = [each for each in networks if each.is_link_local]
-        if not networks:
-            return f"{address} is not in allowed_device_nets"
-        return "the address is the gateway's own" if self.is_own(address, port) else ""
+        return "" if networks else f"{address} is not in allowed_device_nets"
 
 
 def _registered(device: Device) -> _Registered:

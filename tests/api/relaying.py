@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 import attrs
 import msgspec
-import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
@@ -395,9 +394,9 @@ StartRelay = Callable[..., Awaitable[Relayed]]
 
 
 @pytest_twisted.async_yield_fixture(scope="module")
-async def relay(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relayed]:
+async def relay(module_path: Path) -> AsyncIterator[Relayed]:
     """Return a gateway that all tests of a module share."""
-    relayed = Relayed(relay_settings(tmp_path_factory.mktemp("relay") / "gatewayd.db"))
+    relayed = Relayed(relay_settings(module_path / "gatewayd.db"))
     await relayed.start()
     yield relayed
     await relayed.stop()

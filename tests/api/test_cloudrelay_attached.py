@@ -122,7 +122,6 @@ async def test_charset(relay: Relayed) -> None:
         ({"headers": {"Status": "404"}}, 404, TEXT, b""),
         ({"headers": {"Status": 404}, "status": 202}, 202, TEXT, b""),
         ({"STATUS": 202, "Headers": {"CONTENT-type": "a/b"}, "Body": "x"}, 202, "a/b", b"x"),
-        ('{"status": 202, "body": {"a": 1}}', 202, TEXT, b'{"a":1}'),
         ({"body": "eA==", "bodyEncoding": "base64"}, 200, TEXT, b"x"),
         ({"body": None, "status": None, "headers": None}, 200, TEXT, b""),
         ({"other": 1, "body": "x"}, 200, TEXT, b"x"),
@@ -149,22 +148,21 @@ async def test_answer_headers(relay: Relayed) -> None:
     }  # fmt: skip
     answer, _ = await both(relay.ask(device.id), device, {"headers": headers, "body": "four"})
     names = {name.lower() for name, _ in answer.headers.getAllRawHeaders()}
-    assert names - {b"date", b"content-encoding"} == {
-        b"content-type", b"content-disposition", b"content-length", b"x-request-id",
-        b"access-control-allow-origin", b"access-control-expose-headers", b"connection",
-    } - ({b"connection"} - names)  # fmt: skip
+    assert names & {name.lower().encode() for name in headers} == {
+        b"content-disposition", b"access-control-allow-origin",
+    }  # fmt: skip
     assert (answer.length, answer.header("Access-Control-Allow-Origin")) == (4, "*")
 
 
 @pytest.mark.parametrize(
     "result",
     [
-        None, 5, True, [], "text", "", '"\\"x\\""', {"status": "x"}, {"status": 99},
-        {"status": 100}, {"status": 600}, {"status": 200.5}, {"status": True}, {"headers": []},
+        None, {"status": "x"}, {"status": 99}, {"status": 100}, {"status": 600},
+        {"status": 200.5}, {"status": True}, {"headers": []},
         {"headers": {"Status": "OK"}}, {"headers": {"Content-Type": 5}},
         {"headers": {"Content-Type": "a/b\r\nSet-Cookie: x=y"}}, {"body": "x", "bodyEncoding": "x"},
         {"body": "!", "bodyEncoding": "base64"}, {"blobUrl": "http://127.0.0.1:1/"},
-        {"blobUrl": 5}, {"body": "\ud800"},
+        {"blobUrl": 5},
     ],
 )  # fmt: skip
 @bounded
@@ -177,10 +175,24 @@ async def test_garbage(relay: Relayed, result: object) -> None:
 
 
 @bounded
+async def test_no_object(relay: Relayed) -> None:
+    """DeviceHive takes no result but an object; the device may answer again."""
+    device = await relay.attached()
+    asked = relay.ask(device.id)
+    command = await device.command()
+    for result in ('{"body": "x"}', [], 5):
+        update = {"command": {"result": result}, "commandId": command["id"]}
+        refused = await device.socket.ask("command/update", deviceId=device.id, **update)
+        assert (refused["code"], refused["error"]) == (400, "'parameters' must be JSON Object!")
+    await device.answer({"body": "x"}, command)
+    assert (await asked).body == b"x"
+
+
+@bounded
 async def test_answer_limit(relay: Relayed) -> None:
     """An answer of the inline limit is whole; one byte more is too large."""
     device = await relay.attached()
-    room = INLINE - len('{"body":""}')
+    room = INLINE - len('{"body": ""}')
     answer, _ = await both(relay.ask(device.id), device, {"body": "x" * room})
     assert (answer.code, answer.body) == (200, b"x" * room)
     answer, _ = await both(relay.ask(device.id), device, {"body": "x" * (room + 1)})
@@ -272,6 +284,7 @@ async def test_disconnects(relay: Relayed) -> None:
     command = await device.command()
     await device.socket.bye()
     again = await relay.attach(device.id)
+    assert await again.command() == command
     await again.answer({"body": "again"}, command)
     assert (await asked).body == b"again"
     pipe = await relay.open(relay.head(device.id, "GET", "Remote-Query: /"))
@@ -356,7 +369,7 @@ async def test_upload(relay: Relayed) -> None:
     assert (answer.code, answer.body, answer.length) == (200, body, len(body))
     assert answer.header("Content-Type") == "a/b"
     assert answer.header("Content-Disposition") == "attachment"
-    assert (await request(relay.port, "PUT", path, body)).code == 404
+    assert (await request(relay.port, "PUT", path, b"late")).code == 404
 
 
 @bounded

@@ -91,7 +91,7 @@ def signed(name: str = "roles", key: Any = None, algorithm: str = "RS256", **cla
 
 
 @pytest_twisted.async_yield_fixture(scope="module", name="relay")
-async def trusting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Trusting]:
+async def trusting(module_path: Path) -> AsyncIterator[Trusting]:
     """Return a gateway with issuers of each kind."""
     provider = Provider()
     algorithms = {"algorithms": ["RS256", "PS256", "ES256"]}
@@ -101,8 +101,7 @@ async def trusting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tr
         issuer(provider.url, "anybody", leeway=0.0),
         issuer(provider.url, "few", devices=["L1"]),
     ]
-    path = tmp_path_factory.mktemp("trusting") / "gatewayd.db"
-    relayed = Trusting(relay_settings(path, issuer=issuers))
+    relayed = Trusting(relay_settings(module_path / "gatewayd.db", issuer=issuers))
     relayed.provider = provider
     await relayed.start()
     yield relayed

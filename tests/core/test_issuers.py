@@ -10,6 +10,8 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -183,7 +185,8 @@ FORGED = {
     "own key": (lambda: with_header(jwk=jwk(rsa(1), "one")), "invalid"),
     "own address": (lambda: with_header(jku="https://evil.example"), "invalid"),
     "own certificate": (lambda: with_header(x5u="https://evil.example"), "invalid"),
-    "critical": (lambda: with_critical(), "invalid"),
+    "critical": (lambda: with_critical("exp"), "invalid"),
+    "critical and known to the library": (lambda: with_critical("b64"), "invalid"),
     "tampered": (tampered, "invalid"),
     "cut": (lambda: token()[:-10], "invalid"),
     "two parts": (lambda: token().rpartition(".")[0], "invalid"),
@@ -199,9 +202,11 @@ def unsigned_with(**claims: Any) -> str:
     return token(**claims)
 
 
-def with_critical() -> str:
-    said = {"iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 600}
-    return jwt.encode(said, rsa(), "RS256", headers={"kid": "one", "crit": ["exp"], "exp": 1})
+def with_critical(*names: str) -> str:
+    """Sign what says that its header must be understood, which the library does not offer."""
+    text = unsigned({"alg": "RS256", "kid": "one", "crit": names, "exp": 1, "b64": True})
+    signature = rsa().sign(text.encode(), PKCS1v15(), SHA256())
+    return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 @pytest.mark.parametrize(("forged", "reason"), FORGED.values(), ids=FORGED)
@@ -452,6 +457,8 @@ async def test_own_token(wall: Clock) -> None:
     assert principal.scope.ids == frozenset({"D"})
     assert own.issuers.plausible(text)
     assert (await own.issuers.verify(own.token())).scope.ids is None
+    named = own.server.issue(own.server.client("app", "secret"), ISSUER, None)
+    assert (await own.issuers.verify(named)).name == "service app", "its key says whose it is"
     assert own.token() != own.token()
     own.keys.stop()
 

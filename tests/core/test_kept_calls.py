@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError
+from twisted.logger import capturedLogs
 
 from gatewayd.core.exchange import Answer
 from gatewayd.core.outcomes import LARGEST
@@ -254,6 +255,21 @@ async def test_a_defect(bench: Bench, relaying: Relaying) -> None:
     await failure(RuntimeError, relaying.once(device))
     relaying.door.ready = OK
     assert await conflict(relaying.once(device)) == "unknown"
+
+
+@bounded
+async def test_a_defect_that_nobody_sees(bench: Bench, relaying: Relaying) -> None:
+    """A defect is in the log even when the caller is gone."""
+    device = await bench.device()
+    gone = relaying.once(device)
+    await bench.settle()
+    gone.cancel()
+    await failure(CancelledError, gone)
+    with capturedLogs() as logged:
+        relaying.door.answer(RuntimeError("a defect"))
+        await bench.settle()
+    failures = [event["log_failure"].value for event in logged if "log_failure" in event]
+    assert {str(each) for each in failures} == {"a defect"}
 
 
 @bounded

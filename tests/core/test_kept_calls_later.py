@@ -109,6 +109,20 @@ async def test_same_call_with_the_same_key(bench: Bench, relaying: Relaying) -> 
 
 
 @bounded
+async def test_ended_just_now(bench: Bench, relaying: Relaying) -> None:
+    """A call that ends while the same one is looked up is answered."""
+    device = await bench.device()
+    await relaying.pending(device, key="k")
+    bench.gate.hold("begin_call")
+    again = relaying.later(device, key="k", wait=5)
+    await bench.gate.answered("begin_call")
+    relaying.door.answer()
+    await bench.settle()
+    await bench.gate.release("begin_call")
+    assert await again == OK
+
+
+@bounded
 async def test_without_keys(bench: Bench, relaying: Relaying) -> None:
     """Without a key every request is another one."""
     device = await bench.device()

@@ -316,6 +316,8 @@ def test_last_good_set_stays(garbage: bytes) -> None:
     remote.answer("b")
     assert kids(result(remote.find("b"))) == ["b"]
     assert result(remote.find("a")) == []
+    remote.timers.advance(HALF_DAY)
+    assert not remote.find("b").called, "what has not failed is waited for"
 
 
 def test_holds() -> None:

@@ -40,7 +40,7 @@ class WebDevice(Resource):
     def render(self, request: Any) -> bytes:
         """Answer with the method and the size of the body."""
         _, _, status = request.path.decode("latin-1").partition("/status/")
-        request.setResponseCode(int(status) if status in ("204", "302", "418", "500") else 200)
+        request.setResponseCode(int(status) if status in ("204", "302", "418", "507") else 200)
         request.setHeader("Content-Type", "text/plain")
         method: bytes = request.method
         return method + b" %d" % request.content.seek(0, 2)

@@ -55,18 +55,18 @@ def read_login(request: Any) -> Login:
 
 
 def _word(members: dict[str, Any], name: str) -> str | None:
-    value = members.get(name)
-    if value is None:
+    if name not in members:
         return None
+    value = members[name]
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isprintable():
         raise Invalid("login", name, rule=f"must be printable text of 1 to {_LONGEST} characters")
     return value
 
 
 def _certificates(members: dict[str, Any]) -> bytes | None:
-    value = members.get("ca")
-    if value is None:
+    if "ca" not in members:
         return None
+    value = members["ca"]
     try:
         if not isinstance(value, str) or len(value) > _LARGEST:
             raise ValueError

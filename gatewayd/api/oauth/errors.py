@@ -19,7 +19,7 @@ _CHALLENGE = {"WWW-Authenticate": 'Basic realm="gatewayd"'}
 class Refused(Exception):
     """A request is refused.
 
-    :ivar error: the code.
+    :ivar answer: which says why, with the code in ``error``.
     """
 
     def __init__(
@@ -30,7 +30,6 @@ class Refused(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error)
-        self.error = error
         self.answer = _answer(status, error, description, headers)
 
 
