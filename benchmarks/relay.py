@@ -151,15 +151,17 @@ def report(bench: Bench) -> None:
         seconds = bench.median(what, name, lambda sample: sample.cost)
         return f"{seconds * 1e6:.0f}" if seconds else "-"
 
+    def ratio(others: dict[str, float | None], what: str, name: str) -> str:
+        return _ratio(bench.rate(what, name), others[what])
+
     show("requests/s", loads, lambda what, name: _number(bench.rate(what, name)))
     show("ms, p50 / p99", all_loads, milliseconds)
     show("µs of the relay's processor per request", loads, cost)
     show(f"MB/s, {LARGE // 1_000_000} MB", ["1 connection"],
          lambda _, name: _number(bench.body(name), 1e6))  # fmt: skip
     for peer in ("direct", _PEER):
-        show(f"divided by {peer}", loads,
-             lambda what, name, peer=peer: _ratio(bench.rate(what, name), bench.rate(what, peer)),
-        )  # fmt: skip
+        others = {what: bench.rate(what, peer) for what in loads}
+        show(f"divided by {peer}", loads, partial(ratio, others))
     show("large body, divided by", ["direct", _PEER],
          lambda peer, name: _ratio(bench.body(name), bench.body(peer)))  # fmt: skip
     print("", *verdicts(bench), sep="\n")

@@ -104,7 +104,8 @@ class Devices:
     async def _draft(self, principal: Principal, device_id: str, change: DeviceChange) -> Device:
         if change.name is None:
             raise Invalid("device", "name", None, "required")
-        if principal.scope.stream is not None:
+        ids = principal.scope.ids
+        if principal.scope.stream is not None or (ids is not None and device_id.upper() not in ids):
             raise Denied("device")
         network = await self._group(principal, GroupKind.NETWORK, change.network)
         type_ = await self._group(principal, GroupKind.DEVICE_TYPE, change.type)
@@ -186,5 +187,5 @@ class Devices:
     def _visible(self, principal: Principal, query: DeviceQuery) -> DeviceQuery:
         scope = principal.scope
         return msgspec.structs.replace(
-            query, networks=scope.networks, types=scope.types, stream=scope.stream
+            query, networks=scope.networks, types=scope.types, stream=scope.stream, ids=scope.ids
         )

@@ -47,7 +47,7 @@ class Groups:
             networks = own
         else:
             types = own
-        query = DeviceQuery(networks=networks, types=types, stream=scope.stream)
+        query = DeviceQuery(networks=networks, types=types, stream=scope.stream, ids=scope.ids)
         return group, await self._store.devices(query)
 
     async def _existing(self, group_id: int) -> Group:

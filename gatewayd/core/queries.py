@@ -114,7 +114,10 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A list of devices; ``networks``, ``types`` and ``stream`` are the asker's visibility."""
+    """A list of devices.
+
+    The asker's visibility is ``networks``, ``types``, ``stream`` and ``ids``, those in upper case.
+    """
 
     name: str | None = None
     pattern: str | None = None
@@ -123,6 +126,7 @@ class DeviceQuery(msgspec.Struct, frozen=True, kw_only=True):
     networks: frozenset[int] | None = None
     types: frozenset[int] | None = None
     stream: int | None = None
+    ids: frozenset[str] | None = None
     order: Order = NATURAL
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 from gatewayd.core.model import Device
@@ -104,7 +105,12 @@ def _where(query: DeviceQuery) -> tuple[str, list[Any]]:
         if value is not None:
             where.append(condition)
             values.append(value)
-    for column, allowed in (("d.network", query.networks), ("d.type", query.types)):
+    allowed: Collection[Any] | None
+    for column, allowed in (
+        ("d.network", query.networks),
+        ("d.type", query.types),
+        ("d.id_fold", query.ids),
+    ):
         if allowed is not None:
             where.append(f"{column} IN ({', '.join('?' * len(allowed))})")
             values.extend(allowed)

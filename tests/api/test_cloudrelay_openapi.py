@@ -81,7 +81,7 @@ async def quick_problems(relayed: Relayed) -> list[Any]:
     away = await relayed.register()
     blocked = await relayed.register(blocked=True)
     attached = await relayed.attached()
-    form = {"Content_Type": FORM, "Prefer": "respond-async"}
+    form: Any = {"Content_Type": FORM, "Prefer": "respond-async"}
     answers = [
         ("relayGet", await relayed.ask(web, params="?responseTimeout=x")),
         ("relayGet", await relayed.ask("nobody")),
@@ -99,7 +99,7 @@ async def quick_problems(relayed: Relayed) -> list[Any]:
         ("setLogin", await put(relayed, away, LOGIN)),
         ("forgetLogin", await request_login(relayed, "DELETE", "nobody")),
     ]
-    key = {"Idempotency_Key": "one"}
+    key: Any = {"Idempotency_Key": "one"}
     assert (await relayed.ask(web, "POST", **key)).code == 200
     answers.append(("relayPost", await relayed.ask(web, "POST", "/other", **key)))
     return [conform(*answer) for answer in answers]

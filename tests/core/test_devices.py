@@ -14,6 +14,7 @@ from gatewayd.core.access import (
     Action,
     Grant,
     Principal,
+    Service,
 )
 from gatewayd.core.devices import ADDED, UPDATED, DeviceChange
 from gatewayd.core.gateway import Core
@@ -330,9 +331,25 @@ async def test_list_is_scoped(bench: Bench, core: Core) -> None:
         (bench.admin, ["A", "B"]),
         (client, ["B"]),
         (Principal(ALL_ACTIONS, Grant(networks=frozenset()), client.user), []),
+        (Principal(ALL_ACTIONS, service=Service(name="s", devices=frozenset({"B"}))), ["B"]),
     ):
         found = await core.devices.list(principal, DeviceQuery())
         assert [device.id for device in found] == expected
         assert await core.devices.count(principal, DeviceQuery()) == len(expected)
         query = DeviceQuery(network=bench.network)
         assert await core.devices.count(principal, query) == expected.count("A")
+
+
+@bounded
+async def test_named_devices_only(bench: Bench, core: Core) -> None:
+    """Who is let at some devices registers these and no others, and sees these of a network."""
+    bound = Principal(ALL_ACTIONS, service=Service(name="s", devices=frozenset({"MINE"})))
+    await bench.device("other")
+    draft = DeviceChange(name="n", network=bench.network, type=bench.type)
+    device = await core.devices.save(bound, "mine", draft)
+    for device_id in ("yours", "other"):
+        with pytest.raises(Denied):
+            await core.devices.save(bound, device_id, draft)
+    assert await core.networks.get(bound, bench.network) == (
+        (await core.networks.get(bench.admin, bench.network))[0], [device],
+    )  # fmt: skip

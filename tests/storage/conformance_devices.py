@@ -191,6 +191,8 @@ class DeviceConformance:
             ({"types": frozenset({type_, rig.type})}, [a, b, c]),
             ({"stream": b.uid}, [b]),
             ({"stream": b.uid, "networks": frozenset({rig.network})}, []),
+            ({"ids": frozenset({"A", "C", "X"})}, [a, c]),
+            ({"ids": frozenset()}, []),
             ({"pattern": "y", "network": network}, [c]),
         ]
         for fields, found in queries:
