@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -41,15 +41,19 @@ class Courier:
     While the device is blocked nothing passes: what comes is held, and passed on afterwards.
 
     :ivar subscription: what it serves.
+    :param accepts: whether the socket can take a command; those that it cannot wait for another.
     """
 
     log = Logger()
     subscription: Subscription
 
-    def __init__(self, store: Store, stream: int, sink: Sink) -> None:
+    def __init__(
+        self, store: Store, stream: int, sink: Sink, accepts: Callable[[Event], bool] | None
+    ) -> None:
         self._store = store
         self._stream = stream
         self._sink = sink
+        self._accepts = accepts
         self._pushed: list[int] = []
         self._unconfirmed: list[int] = []
         self._pinged = 0
@@ -75,6 +79,8 @@ class Courier:
 
     def deliver(self, event: Event) -> None:
         """Pass a command on, or hold it."""
+        if self._accepts is not None and not self._accepts(event):
+            return
         if self._held is not None:
             self._held.append(event)
             return
@@ -214,10 +220,16 @@ class Commands:
         return await self._store.commands(listing)
 
     def attach(
-        self, principal: Principal, device: Device, names: frozenset[str] | None, sink: Sink
+        self,
+        principal: Principal,
+        device: Device,
+        names: frozenset[str] | None,
+        sink: Sink,
+        accepts: Callable[[Event], bool] | None = None,
     ) -> tuple[Subscription, Courier]:
         """Begin to deliver a device's commands to its socket; :meth:`deliver` starts it.
 
+        :param accepts: whether the socket can take a command; None: it takes all of them.
         :raises Denied: the permission is missing; ``"blocked"``: the device is.
         """
         principal.require(Action.COMMAND_READ)
@@ -225,7 +237,7 @@ class Commands:
         if current.blocked:
             raise Denied("blocked")
         wanted = Filter(kinds=frozenset({Kind.COMMAND}), stream=device.uid, names=names)
-        courier = Courier(self._store, device.uid, sink)
+        courier = Courier(self._store, device.uid, sink, accepts)
         courier.subscription = self._timeline.subscribe(wanted, principal, courier)
         courier.subscription.ended = partial(self._ended, device.uid, courier)
         self._couriers.setdefault(device.uid, []).append(courier)

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import pytest_twisted
 import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -256,7 +255,7 @@ async def ask_token(relayed: Relayed, form: dict[str, str], **headers: str) -> A
     return await request(relayed.port, "POST", "/oauth2/v2.0/token", body, **headers)
 
 
-@pytest_twisted.ensureDeferred
+@bounded
 async def test_tokens(start_relay: StartRelay) -> None:
     """Tokens and what is said instead of one are as described."""
     relayed = await start_relay()

@@ -22,8 +22,6 @@ from tests.harness import ADMIN, PASSWORD
 
 __all__ = ["relay"]
 
-pytestmark = pytest.mark.process
-
 BYTES = bytes(range(256))
 TEXT = "text/plain; charset=utf-8"
 INLINE = 131_072
@@ -55,7 +53,9 @@ def uploaded(parameters: dict[str, Any]) -> dict[str, Any]:
 
 #: What the device answers, by the path of the request.
 ANSWERS: dict[str, Any] = {
-    "/text": {"status": 200, "headers": {"Content-Type": "text/x; charset=utf-8"}, "body": "caf\u00e9"},
+    "/text": {
+        "status": 200, "headers": {"Content-Type": "text/x; charset=utf-8"}, "body": "caf\u00e9",
+    },
     "/object": {"headers": {"Content-Type": "application/json"}, "body": {"a": [1, None]}},
     "/list": {"body": [1, {"b": 2.5}]},
     "/legacy": {"headers": {"Status": 404, "Content-Type": "a/b"}, "body": "gone"},

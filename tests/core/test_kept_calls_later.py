@@ -287,6 +287,9 @@ async def test_left_before_a_crash(bench: Bench, leaving: Relaying) -> None:
     (seq,) = await leaving.commands(device)
     await leaving.restart()
     assert await conflict(leaving.once(device, key="k")) == "running"
+    leaving.mailbox.error = Unavailable()
+    await failure(Unavailable, leaving.later(device, key="k"))
+    leaving.mailbox.error = None
     call_id = await leaving.pending(device, key="k")
     assert await leaving.commands(device) == [seq]
     assert len(await leaving.records(device)) == 1

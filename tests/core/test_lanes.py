@@ -100,6 +100,26 @@ def test_no_overtaking() -> None:
     assert floor.is_empty
 
 
+def test_no_overtaking_of_short_visits() -> None:
+    """Nor does who comes in answer to a visit that was over as soon as it began."""
+    lanes = Lanes(1, 9, Clock())
+    passed: list[str] = []
+    free: Deferred[None] = Deferred()
+
+    async def stay(name: str, until: Deferred[None] | None = None) -> None:
+        async with lanes.hold("a", 10):
+            if until is not None:
+                await until
+            passed.append(name)
+
+    begin(stay("a", free))
+    begin(stay("b")).addCallback(lambda _: begin(stay("late")))
+    begin(stay("c"))
+    free.callback(None)
+    assert passed == ["a", "b", "c", "late"]
+    assert not under_way(lanes)
+
+
 def test_keys() -> None:
     """One key does not hold another one up."""
     floor = Floor()

@@ -17,7 +17,7 @@ from tests.openapi.subject import Gate
 from tests.process.daemon import free_port, succeed
 
 _DEVICES = "/api/v1/devices"
-#: The program that sends requests; the secret must not be the same everywhere.
+#: The program that sends requests.
 CLIENT = "portal"
 SECRET = "s3cret-of-the-portal"
 #: What the daemon's configuration needs for all this.
@@ -56,23 +56,24 @@ class CloudRelay:
     path = f"{_DEVICES}/openapi.json"
 
     def __init__(self) -> None:
-        self._leave: list[Any] = []
+        self._leavers: list[Any] = []
 
     async def seed(self, gate: Gate) -> dict[str, str]:
         """Make what the requests are to find; start the devices."""
         site = Site(WebDevice())
         site.noisy = False
         listening = gate.reactor.listenTCP(0, site, interface="127.0.0.1")
-        self._leave.append(listening.stopListening)
+        self._leavers.append(listening.stopListening)
         await _register(gate, "web", listening.getHost().port)
         await _register(gate, "blocked", listening.getHost().port, isBlocked=True)
         await _register(gate, "unreachable", free_port())
         await _register(gate, "away")
+        await _register(gate, "attached")
         await self._attach(gate)
         program = await _token(gate)
         seeds = {
             "client": CLIENT, "secret": SECRET, "ca": certificate()[0].dumpPEM().decode(),
-            "kept": {device: await _leave(gate, device, program) for device in ("web", "away")},
+            "kept": {device: await _defer(gate, device, program) for device in ("web", "away")},
         }  # fmt: skip
         return {
             "GATEWAYD_TOKEN": gate.token, "GATEWAYD_PROGRAM": program,
@@ -86,8 +87,9 @@ class CloudRelay:
             lambda: Credentials(access_token=gate.token), "attached", interval=60.0,
         )  # fmt: skip
         device.startService()
-        self._leave.append(device.stopService)
-        await _until_attached(gate)
+        self._leavers.append(device.stopService)
+        answered = await _ask(gate, "attached", gate.token, "?connectTimeout=10")
+        assert answered.code == 200, f"{answered.code} {answered.body!r}"
 
     async def check(self, gate: Gate) -> None:
         """Check that the devices answer still."""
@@ -97,7 +99,7 @@ class CloudRelay:
 
     async def leave(self) -> None:
         """Stop the devices."""
-        for leave in reversed(self._leave):
+        for leave in reversed(self._leavers):
             await leave()
 
 
@@ -107,13 +109,6 @@ async def _register(gate: Gate, device: str, port: int | None = None, **fields: 
         gate.admin, "device/save", deviceId=device,
         device={"name": device, "data": address, **fields},
     )  # fmt: skip
-
-
-async def _until_attached(gate: Gate) -> None:
-    await _register(gate, "attached")
-    path = f"{_DEVICES}/attached/request?connectTimeout=10"
-    answered = await request(gate.daemon.port, "GET", path, Remote_Query="/info", **gate.rights)
-    assert answered.code == 200, f"{answered.code} {answered.body!r}"
 
 
 async def _token(gate: Gate) -> str:
@@ -127,15 +122,15 @@ async def _token(gate: Gate) -> str:
     return token
 
 
-async def _ask(gate: Gate, device: str, token: str, **headers: str) -> Answered:
-    path = f"{_DEVICES}/{device}/request"
+async def _ask(gate: Gate, device: str, token: str, params: str = "", **headers: str) -> Answered:
+    path = f"{_DEVICES}/{device}/request{params}"
     return await request(
         gate.daemon.port, "GET", path, Remote_Query="/info", Authorization=f"Bearer {token}",
         **headers,
     )  # fmt: skip
 
 
-async def _leave(gate: Gate, device: str, program: str) -> str:
+async def _defer(gate: Gate, device: str, program: str) -> str:
     """Leave a request for a device; return its number."""
     answered = await _ask(gate, device, program, Prefer="respond-async, wait=0")
     assert answered.code == 202, f"{answered.code} {answered.body!r}"

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import schemathesis
 
+#: Characters of a Remote-Query.
+_LONGEST_QUERY = 8192
+_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _SEEDS = json.loads(os.environ["GATEWAYD_SEEDS"])
 _ADMINISTRATOR = f"Bearer {os.environ['GATEWAYD_TOKEN']}"
 _PROGRAM = f"Bearer {os.environ['GATEWAYD_PROGRAM']}"
@@ -47,24 +51,20 @@ def _find_request(case: Any) -> None:
 
 def _do_not_wait(case: Any) -> None:
     """Let a device that is away not be waited for."""
-    if isinstance(case.query, dict) and _is_integer(case.query.get("connectTimeout")):
-        case.query = {**case.query, "connectTimeout": 0}
-
-
-def _is_integer(value: object) -> bool:
-    try:
-        int(str(value))
-    except ValueError:
-        return False
-    return True
+    query = case.query if isinstance(case.query, dict) else {}
+    wait = query.get("connectTimeout")
+    while isinstance(wait, list | dict) and len(wait) == 1:  # which is sent like its one member
+        wait = next(iter(wait))
+    if _INTEGER.fullmatch(str(wait)):
+        case.query = {**query, "connectTimeout": 0}
 
 
 def _ask_for_something(case: Any) -> None:
     """Make of a Remote-Query that fits the schema one that every device understands."""
     query = (case.headers or {}).get("Remote-Query")
-    if isinstance(query, str) and query and not case.meta.generation.mode.is_negative:
-        text = "".join(each for each in query if each.isascii() and each.isprintable())
-        case.headers["Remote-Query"] = "/" + text.replace(" ", "").lstrip("/")
+    if isinstance(query, str) and 0 < len(query) <= _LONGEST_QUERY:
+        text = "".join(each for each in query if "!" <= each <= "~")
+        case.headers["Remote-Query"] = f"/{text.lstrip('/')}"[:_LONGEST_QUERY]
 
 
 def _make_login(case: Any) -> None:
