@@ -89,6 +89,7 @@ class Relaying:
             core.store, calls, ways.queue, keep=int(relay.results * 1000),
             patience=int(relay.patience), clock=reactor, wall=wall,
         )  # fmt: skip
+        core.sweeps.append(self._kept.sweep)
         wire = RelayWire(
             respond=relay.response_timeout, passed=relay.request_headers,
             public_url=relay.public_url,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -68,6 +69,8 @@ class Core:
             tokens, self.users, self.registry, self.configuration, self.passwords, store, wall
         )
         self.plugins = Plugins(store, self.registry, self.timeline, tokens)
+        #: what else forgets something from time to time
+        self.sweeps: list[Callable[[], Coroutine[Deferred[Any], Any, None]]] = []
         self._retention = retention
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = clock
@@ -94,5 +97,7 @@ class Core:
             while await self.store.sweep(self.wall() - self._retention, _SWEEP_ROWS):
                 if not self._sweeper.running:
                     return
+            for sweep in self.sweeps:
+                await sweep()
         except Exception as error:
             self.log.warn("retention could not run: {error}", error=str(error))

@@ -64,8 +64,9 @@ class Invocations:
         :param parameters: JSON. :param respond: seconds until the answer.
         :param connect: seconds until the device is attached, when it is not.
         :raises Offline: the device is not attached; nothing was recorded.
-        :raises NoAnswer: it did not answer in time.
-        :raises Denied: ``"blocked"``: the device is, or was blocked meanwhile.
+        :raises NoAnswer: it did not answer in time, or was blocked, or its answer was lost, when it
+            may have had the command already.
+        :raises Denied: ``"blocked"``: the device is; nothing was recorded.
         :raises NotFound: the device is gone, or was deleted meanwhile.
         :raises Unavailable: the log cannot take the command.
         """
@@ -80,7 +81,12 @@ class Invocations:
             recorded = self._append(device, name, parameters, lifetime, user)
             # Who records knows the number before anybody hears of it: no answer comes earlier.
             answered = recorded.addCallback(lambda event: waiting.answer(event.seq))
-            return await waiting.step(answered, respond, _no_answer)
+            try:
+                return await waiting.step(answered, respond, _no_answer)
+            except (Denied, Unavailable) as error:
+                if error is waiting.lost:  # the device may have had it before
+                    raise NoAnswer from None
+                raise
 
     async def submit(
         self,
@@ -173,7 +179,7 @@ class Invocations:
 class _Waiting:
     """All who wait for one device; the sink of a subscription to its answers.
 
-    :ivar members: how many they are.
+    :ivar members: how many they are. :ivar lost: why nobody waits any more.
     """
 
     writable = True
@@ -185,7 +191,7 @@ class _Waiting:
         self._clock = clock
         self._answers: dict[int, list[Deferred[Command]]] = {}
         self._steps: set[Deferred[Any]] = set()
-        self._error: GatewayError | None = None
+        self.lost: GatewayError | None = None
         wanted = Filter(kinds=frozenset({Kind.COMMAND_UPDATE}), stream=device.uid)
         self.subscription = timeline.subscribe(wanted, self, self)
         # Nobody else ends it than the timeline when the device is deleted.
@@ -209,9 +215,9 @@ class _Waiting:
         try:
             return await step
         except CancelledError:
-            if self._error is None:
+            if self.lost is None:
                 raise
-            raise self._error from None
+            raise self.lost from None
         finally:
             self._steps.discard(step)
 
@@ -230,7 +236,7 @@ class _Waiting:
 
     def give_up(self, error: GatewayError) -> None:
         """Let all who wait fail."""
-        self._error = self._error or error
+        self.lost = self.lost or error
         for step in tuple(self._steps):
             step.cancel()
 

@@ -85,7 +85,7 @@ class AttachedDevices:
     async def send(self, device: Device, request: Request) -> Answer:
         """Carry a request to a device. See :meth:`Adapter.send`.
 
-        :raises Denied: ``"blocked"``: the device is, or was blocked meanwhile.
+        :raises Denied: ``"blocked"``: the device is.
         :raises NotFound: it was deleted meanwhile.
         """
         with ExitStack() as exchange:

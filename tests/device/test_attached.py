@@ -101,7 +101,7 @@ async def test_connects(bench: Bench, scene: Scene) -> None:
 
 ENDS: list[tuple[str, Callable[[Bench], Any], type[GatewayError]]] = [
     ("silent", lambda bench: bench.timers.advance(30), NoAnswer),
-    ("blocked", lambda bench: block(bench, True), Denied),
+    ("blocked", lambda bench: block(bench, True), NoAnswer),
     ("deleted", lambda bench: bench.core.devices.delete(bench.admin, "D"), NotFound),
 ]
 

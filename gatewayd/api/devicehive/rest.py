@@ -116,44 +116,39 @@ class RestCall(Call):
 class Rest:
     """The REST endpoints, as paths below ``{prefix}/rest``."""
 
+    app = JsonApp(translate, cors=_CORS, method_override=True)
+
     def __init__(self, core: Core, json_depth: int) -> None:
         self._core = core
         self._depth = json_depth
-        self.app = JsonApp(translate, cors=_CORS, method_override=True)
-        for endpoint in ENDPOINTS:
-            route = self.app.json_route(
-                _rule(endpoint.path),
-                methods=[endpoint.method],
-                cancellable=endpoint.cancellable,
-            )
-            route(self._handler(endpoint))
 
     def resource(self, prefix: str) -> IResource:
         """Return the resource of the paths below ``{prefix}/rest``."""
         return self.app.resource(below=prefix.count("/") + 1)
 
-    def _handler(self, endpoint: Endpoint) -> Callable[..., Awaitable[Answer]]:
-        async def handle(request: Any, **segments: str) -> Answer:
-            core = self._core
-            principal = await origin.authenticate(request, core.authentication, core.wall)
-            call = RestCall(core, endpoint, request, principal)
-            call.authorize()
-            call.fields = self._fields(endpoint, request, segments)
-            try:
-                reply = endpoint.route.handler(call)
-                if isinstance(reply, Deferred):
-                    reply = await reply
-            except NotFound as error:
-                if endpoint.masked and not call.user.is_admin:
-                    return _error(*(errors.describe(error) or errors.INTERNAL), status=403)
-                raise
-            assert isinstance(reply, bytes)
-            if not reply:
-                return Answer(204)
-            status = 201 if endpoint.method == "POST" else 200
-            return Answer(status, reply, {"Content-Type": endpoint.content_type})
+    async def answer(self, endpoint: Endpoint, request: Any, segments: dict[str, str]) -> Answer:
+        """Handle a request to an endpoint.
 
-        return handle
+        :param segments: the fields of its path.
+        """
+        core = self._core
+        principal = await origin.authenticate(request, core.authentication, core.wall)
+        call = RestCall(core, endpoint, request, principal)
+        call.authorize()
+        call.fields = self._fields(endpoint, request, segments)
+        try:
+            reply = endpoint.route.handler(call)
+            if isinstance(reply, Deferred):
+                reply = await reply
+        except NotFound as error:
+            if endpoint.masked and not call.user.is_admin:
+                return _error(*(errors.describe(error) or errors.INTERNAL), status=403)
+            raise
+        assert isinstance(reply, bytes)
+        if not reply:
+            return Answer(204)
+        status = 201 if endpoint.method == "POST" else 200
+        return Answer(status, reply, {"Content-Type": endpoint.content_type})
 
     def _fields(self, endpoint: Endpoint, request: Any, segments: dict[str, str]) -> Fields:
         """Return what the request says. :raises Malformed: :raises HTTPException:"""
@@ -172,6 +167,19 @@ class Rest:
             return inside.joined(named)
         members[endpoint.body] = msgspec.Raw(body)
         return QueryFields(members, self._depth)
+
+
+def _handler(endpoint: Endpoint) -> Callable[..., Awaitable[Answer]]:
+    async def handle(rest: Rest, request: Any, **segments: str) -> Answer:
+        return await rest.answer(endpoint, request, segments)
+
+    return handle
+
+
+for _endpoint in ENDPOINTS:
+    Rest.app.json_route(
+        _rule(_endpoint.path), methods=[_endpoint.method], cancellable=_endpoint.cancellable
+    )(_handler(_endpoint))
 
 
 def _absent(endpoint: Endpoint) -> bytes:
