@@ -52,7 +52,7 @@ def run_unstored() -> None:
     """Be a ``twistd`` whose store acknowledges events at once, publishes and forgets them."""
     position = 0
 
-    def append(self: SQLiteStore, entry: Entry) -> Deferred[Event]:
+    def append(self: SQLiteStore, entry: Entry, patience: float = 0.0) -> Deferred[Event]:
         nonlocal position
         position += 1
         device, now = entry.device, int(time.time() * 1000)

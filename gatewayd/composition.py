@@ -12,6 +12,8 @@ from twisted.internet.threads import deferToThreadPool
 
 from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
 from gatewayd.api.devicelink.api import DeviceLink
+from gatewayd.configuration import DeviceLink as LinkSettings
+from gatewayd.configuration import Settings
 from gatewayd.core.addresses import Addresses
 from gatewayd.core.gateway import Core
 from gatewayd.core.interfaces import Store
@@ -19,8 +21,6 @@ from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
 from gatewayd.relay_composition import Api, Relaying
-from gatewayd.settings import DeviceLink as LinkSettings
-from gatewayd.settings import Settings
 from gatewayd.storage.sqlite import SQLiteStore
 from gatewayd.transport.lines import SocketLines
 from gatewayd.transport.names import Names, is_mine
@@ -89,11 +89,14 @@ class Composition:
     ) -> Addresses:
         return Addresses(nets or [], ports, names, self._own, is_mine)
 
-    def _own(self) -> list[Address]:
-        """Return where the gateway listens, for its APIs and for the clients of links."""
-        hosts: list[Any] = [port.getHost() for port in self._ports()]
-        listeners = [Address(host.host, host.port) for host in hosts if hasattr(host, "port")]
-        return listeners if self.links is None else listeners + self.links.ports()
+    def _own(self, port: int) -> list[Address]:
+        """Return where the gateway listens on a port, for its APIs and the clients of links."""
+        hosts: list[Any] = [each.getHost() for each in self._ports()]
+        own = [Address(host.host, host.port) for host in hosts if hasattr(host, "port")]
+        lowest, highest = self._settings.devicelink.port_range
+        if self.links is not None and lowest <= port <= highest:
+            own += self.links.ports()
+        return own
 
 
 def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:

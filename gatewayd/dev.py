@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from gatewayd import __version__
 from gatewayd.client import Credentials
-from gatewayd.config import DEV_ADMIN_PASSWORD, DEV_OAUTH_CLIENT, DEV_OAUTH_SECRET
+from gatewayd.configuration import DEV_ADMIN_PASSWORD, DEV_OAUTH_CLIENT, DEV_OAUTH_SECRET
 from gatewayd.core.access import DEVICE_ACTIONS, Principal
 from gatewayd.service import Gateway, address
 from gatewayd.simulator import SimulatedDevice

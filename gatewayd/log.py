@@ -18,7 +18,7 @@ import msgspec
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
-from gatewayd.settings import REDACTED
+from gatewayd.configuration import REDACTED
 
 VARIABLE = "GATEWAYD_LOG"
 

@@ -10,6 +10,9 @@ from gatewayd.api.cloudrelay.api import CloudRelay, RelayWire
 from gatewayd.api.cloudrelay.blobs import PATH as BLOBS
 from gatewayd.api.cloudrelay.blobs import Blobs
 from gatewayd.api.oauth.api import OAuth
+from gatewayd.configuration import Issuer as IssuerSettings
+from gatewayd.configuration import OAuth as OAuthSettings
+from gatewayd.configuration import Settings
 from gatewayd.core.access import Action
 from gatewayd.core.addresses import Addresses
 from gatewayd.core.authorization_server import AuthorizationServer, ClientAccount
@@ -28,9 +31,6 @@ from gatewayd.device.http import HttpDevices
 from gatewayd.device.rules import HttpRules
 from gatewayd.device.ways import Ways
 from gatewayd.errors import ConfigError
-from gatewayd.settings import Issuer as IssuerSettings
-from gatewayd.settings import OAuth as OAuthSettings
-from gatewayd.settings import Settings
 from gatewayd.transport.body import BodyRoom, BodyRules
 from gatewayd.transport.fetch import fetch
 from gatewayd.transport.root import Mount
@@ -79,7 +79,7 @@ class Relaying:
         )  # fmt: skip
         http = HttpRules(
             connect=relay.connect_timeout, body_idle=relay.body_idle,
-            response_headers=tuple(relay.response_headers),
+            response_headers=tuple(relay.response_headers), kept_each=relay.in_flight,
         )  # fmt: skip
         self._devices = HttpDevices(addresses, logins.of, reactor, http)
         ways = Ways(self._devices, attached, attached)

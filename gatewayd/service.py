@@ -18,10 +18,10 @@ from twisted.python.failure import Failure
 
 from gatewayd.api.ops.health import Health
 from gatewayd.composition import Composition
+from gatewayd.configuration import TOKEN_APIS, Listen, Settings
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.errors import ConfigError
 from gatewayd.relay_composition import Api
-from gatewayd.settings import TOKEN_APIS, Listen, Settings
 from gatewayd.transport.names import is_mine
 from gatewayd.transport.root import Mount, Root
 from gatewayd.transport.site import GatewaySite, HttpLimits

@@ -22,7 +22,7 @@ from gatewayd.client import (
     RequestFailed,
     connect,
 )
-from gatewayd.config import DEV_ADMIN_PASSWORD
+from gatewayd.configuration import DEV_ADMIN_PASSWORD
 
 DEFAULT_URL = "ws://127.0.0.1:8080/websocket"
 DEFAULT_DATA = Path("gatewayd-data")

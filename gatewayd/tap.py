@@ -13,11 +13,11 @@ from twisted.internet import endpoints
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from gatewayd import __version__, config
+from gatewayd import __version__, configuration
+from gatewayd.configuration import Settings
 from gatewayd.core.tokens import decode_secret
 from gatewayd.errors import ConfigError
 from gatewayd.service import Gateway, die
-from gatewayd.settings import Settings
 from gatewayd.transport.tls import restrict_ciphers
 
 DEFAULT_DATA = "gatewayd-data"
@@ -77,9 +77,9 @@ class Options(usage.Options):
 
     def _load(self) -> Settings:
         if self["config"]:
-            return config.load(Path(self["config"]), self["set"])
+            return configuration.load(Path(self["config"]), self["set"])
         self["data"] = self["data"] or DEFAULT_DATA
-        return config.dev(Path(self["data"]), self["set"])
+        return configuration.dev(Path(self["data"]), self["set"])
 
 
 def check(settings: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, settings
 
-from tests.config_files import Files
+from tests.configuration.files import Files
 
 if TYPE_CHECKING:
     from tests.api.links import Linked, Sockets, Start

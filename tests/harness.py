@@ -14,8 +14,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
+from gatewayd.configuration import DeviceHive, Limits, Listen, Secret, Service, Settings, Storage
 from gatewayd.service import Gateway
-from gatewayd.settings import DeviceHive, Limits, Listen, Secret, Service, Settings, Storage
 
 reactor: Any = _reactor
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from gatewayd import log
-from gatewayd.settings import Secret
+from gatewayd.configuration import Secret
 
 MOMENT = 1795341600.0  # 2026-11-22T10:00:00Z
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJwYXlsb2FkIjp7fX0.c2lnbmF0dXJl-_"

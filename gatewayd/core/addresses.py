@@ -177,7 +177,7 @@ class Addresses:
     :param networks: where devices may be. Loopback and link-local addresses have to be named by a
         network that has nothing else.
     :param ports: which ports of devices may be connected to, as ranges; None for all.
-    :param own: where this gateway listens; that is never a device.
+    :param own: where this gateway listens on a port; that is never a device.
     :param is_mine: whether an IP address is one of this machine's.
     """
 
@@ -186,7 +186,7 @@ class Addresses:
         networks: Sequence[str],
         ports: Sequence[tuple[int, int]] | None,
         resolve: Resolve,
-        own: Callable[[], Sequence[Address]],
+        own: Callable[[int], Sequence[Address]],
         is_mine: Callable[[str], bool],
     ) -> None:
         self._networks: list[IPNetwork] = [ipaddress.ip_network(each) for each in networks]
@@ -239,7 +239,8 @@ class Addresses:
 
     def is_own(self, address: IPAddress, port: int) -> bool:
         """Whether the gateway itself listens there, over TCP or UDP."""
-        return any(own.port == port and self._leads_to(own.host, address) for own in self._own())
+        mine = self._own(port)
+        return any(own.port == port and self._leads_to(own.host, address) for own in mine)
 
     def _leads_to(self, host: str, address: IPAddress) -> bool:
         """Whether who connects to an address finds what listens on a host."""

@@ -46,9 +46,11 @@ class Log(Protocol):
     def opened_at(self) -> tuple[int, int]:
         """The highest position and the latest time (ms) in the log when it was opened."""
 
-    def append(self, entry: Entry) -> Deferred[Event]:
+    def append(self, entry: Entry, patience: float = 0.0) -> Deferred[Event]:
         """Append an entry; fires after it is on disk.
 
+        :param patience: seconds for which it may wait, so that many are written together; nothing
+            that is written later comes before it.
         :raises NotFound: the device is gone. :raises Superseded: its epoch is over.
         :raises Unavailable: it could not be kept.
         """

@@ -20,6 +20,9 @@ from gatewayd.errors import Denied, NotFound
 
 #: Characters of a path that are recorded.
 _LONGEST_PATH = 1024
+#: Seconds for which what is recorded may wait. A write of its own for each request would cost as
+#: much as a third of the request.
+_RECORDED_WITHIN = 0.02
 
 
 class Receiver(Protocol):
@@ -133,7 +136,7 @@ class Relay:
                     "ms": round((self._clock.seconds() - began) * 1000),
                     "adapter": adapter.name,
                 }  # fmt: skip
-                self._timeline.note(_entry(device, request, body))
+                self._timeline.note(_entry(device, request, body), _RECORDED_WITHIN)
 
     @staticmethod
     async def _exchange(

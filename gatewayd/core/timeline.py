@@ -247,9 +247,12 @@ class Timeline:
         """Append an entry; fires after it is on disk. See :meth:`Log.append`."""
         return self._store.append(entry)
 
-    def note(self, entry: Entry) -> None:
-        """Append what nobody waits for; a failure is logged."""
-        self._store.append(entry).addErrback(
+    def note(self, entry: Entry, patience: float = 0.0) -> None:
+        """Append what nobody waits for; a failure is logged.
+
+        :param patience: seconds for which it may wait, as in :meth:`Log.append`.
+        """
+        self._store.append(entry, patience).addErrback(
             lambda failure: self.log.warn(
                 "not recorded: {name} of {device}: {error}",
                 name=entry.kind.name,

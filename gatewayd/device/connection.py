@@ -25,6 +25,9 @@ from gatewayd.errors import BadAnswer, NoAnswer
 
 #: Seconds that a device has to take the end of a connection.
 _CLOSING = 5.0
+#: Bytes that are read at once: of heads and small bodies, and of bodies that go on.
+_USUAL = 64 * 1024
+_STREAMING = 512 * 1024
 
 
 class Stale(BadAnswer):
@@ -169,6 +172,8 @@ class Connection(TwistedProtocol):
             waiting.callback(Response(head, payload))
             return
         self._framing = framed
+        # A large body comes in fewer, larger pieces.
+        self._wire.bufferSize = _STREAMING
         self._body = Body(self, framed.length, payload, self._rules.body_idle, self._clock)
         self.pause()
         waiting.callback(Response(head, self._body))
@@ -200,6 +205,8 @@ class Connection(TwistedProtocol):
         assert self._head is not None
         persistent = self._head.persistent
         upload, self._upload = self._upload, None
+        if self._body is not None:
+            self._wire.bufferSize = _USUAL
         self._framing = self._body = self._head = None
         if excess or (upload is not None and not upload.done):
             if upload is not None:

@@ -21,7 +21,7 @@ from gatewayd.device.pool import Pool
 from gatewayd.device.request import has_body, head, target
 from gatewayd.device.response import Response
 from gatewayd.device.rules import HttpRules
-from gatewayd.errors import NoAddress, NoAnswer, Offline
+from gatewayd.errors import BadAnswer, NoAddress, NoAnswer, Offline
 
 #: Whose requests may be sent again when nobody knows whether the device got them.
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -122,7 +122,10 @@ class HttpDevices:
             if sent:
                 raise NoAnswer("it closed the connection, and there is no other") from None
             raise
-        return await self._answer(connection, request, text, times)
+        try:
+            return await self._answer(connection, request, text, times)
+        except Stale as error:
+            raise BadAnswer(str(error)) from None
 
     async def _connecting(self, work: Coroutine[Any, Any, _T], times: _Times) -> _T:
         """Do what has to be done before anything is sent."""

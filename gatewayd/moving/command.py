@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from gatewayd import config
+from gatewayd import configuration
+from gatewayd.configuration import Settings
 from gatewayd.core.estate import Estate
 from gatewayd.core.model import Status
 from gatewayd.core.tokens import decode_secret
@@ -14,7 +15,6 @@ from gatewayd.errors import ConfigError, Unavailable
 from gatewayd.moving.dump import Dump, read
 from gatewayd.moving.table import Unusable
 from gatewayd.service import wall_ms
-from gatewayd.settings import Settings
 from gatewayd.storage.sqlite import SQLiteStore
 
 
@@ -25,7 +25,7 @@ async def run(reactor: Any, config_file: Path, directory: Path, out: TextIO, err
     :return: the exit code: 0 when everything is on disk, 1 when nothing was imported.
     """
     try:
-        settings = config.load(config_file)
+        settings = configuration.load(config_file)
         dump = read(directory)
         await _adopt(reactor, settings, dump.estate)
     except (ConfigError, Unusable) as problem:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from gatewayd.configuration import Secret
 from gatewayd.core import devices, groups, users
 from gatewayd.core.configuration import NAME_LENGTH, VALUE_LENGTH
 from gatewayd.core.estate import Estate
@@ -14,7 +15,6 @@ from gatewayd.core.model import Device, Group, Role, Status, User
 from gatewayd.core.passwords import devicehive_hash
 from gatewayd.errors import Invalid
 from gatewayd.moving.table import Row, Unusable, rows
-from gatewayd.settings import Secret
 
 #: The tables that are read, and their columns as of DeviceHive 4.
 TABLES = {

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from gatewayd.core.estate import Estate
@@ -187,6 +186,7 @@ class SQLiteStore:
     """A :class:`gatewayd.core.interfaces.Store` in one SQLite file.
 
     :param path: the database file; created when missing, mode 600.
+    :param reactor: calls from other threads, and keeps time.
     :param wall: the time of day in ms; called in the writer's thread.
     :param pending: refuse writes when those in flight hold more bytes than this.
     """
@@ -194,7 +194,7 @@ class SQLiteStore:
     def __init__(
         self,
         path: Path,
-        reactor: IReactorFromThreads,
+        reactor: Any,
         wall: Callable[[], int],
         *,
         pending: int = 64 * 1024 * 1024,
@@ -278,8 +278,8 @@ class SQLiteStore:
 
     # The log
 
-    def append(self, entry: Entry) -> Deferred[Event]:
-        return self._writer.submit(Journal.append, entry, size=entry.size)
+    def append(self, entry: Entry, patience: float = 0.0) -> Deferred[Event]:
+        return self._writer.submit(Journal.append, entry, size=entry.size, patience=patience)
 
     def update_command(self, change: CommandChange) -> Deferred[Event]:
         size = 512 + len(change.result or b"")

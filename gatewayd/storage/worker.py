@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from gatewayd.errors import Unavailable
@@ -50,8 +50,10 @@ class Engine(Protocol[Context]):
 class Worker(Generic[Context]):
     """Runs jobs in one thread, in the order they were submitted.
 
-    Whatever queued while a batch ran forms the next batch; that is all there is to group commit.
+    Whatever queued while a batch ran forms the next batch; that, and some patience of jobs for
+    which nobody waits, is all there is to group commit.
 
+    :param reactor: calls from the thread, and keeps time.
     :param pending: refuse jobs when those that wait hold more bytes than this.
     :param delivered: called in the reactor thread after the Deferreds of a batch have fired.
     """
@@ -60,7 +62,7 @@ class Worker(Generic[Context]):
         self,
         name: str,
         engine: Engine[Context],
-        reactor: IReactorFromThreads,
+        reactor: Any,
         *,
         pending: int = 64 * 1024 * 1024,
         delivered: Callable[[list[Job]], None] | None = None,
@@ -71,6 +73,8 @@ class Worker(Generic[Context]):
         self._pending = 0
         self._delivered = delivered
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._held: list[Job] = []
+        self._handing_over: IDelayedCall | None = None
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._started: Deferred[None] = Deferred()
         self._stopped: Deferred[None] = Deferred()
@@ -88,6 +92,7 @@ class Worker(Generic[Context]):
         if self._running:
             self._running = False
             self._stopping = True
+            self._hand_over()
             self._queue.put(None)
         elif not self._stopping:
             self._stopping = True
@@ -95,19 +100,41 @@ class Worker(Generic[Context]):
         return self._stopped
 
     def submit(
-        self, function: Callable[..., Any], *arguments: Any, size: int = 256
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        size: int = 256,
+        patience: float = 0.0,
     ) -> Deferred[Any]:
         """Call ``function(context, *arguments)`` in the thread; fires with its result.
 
         :param size: about how many bytes the job holds.
+        :param patience: seconds for which it may wait for company: a batch of many costs little
+            more than one of its own. What is submitted later does not overtake it.
         :raises Unavailable: (in the Deferred) too much is waiting already, or the worker stops.
         """
         if not self._running or self._pending + size > self._limit:
             return fail(Unavailable("stopping" if not self._running else "too much in flight"))
         self._pending += size
         job = Job(function, arguments, size)
+        if patience > 0:
+            self._held.append(job)
+            if self._handing_over is None:
+                self._handing_over = self._reactor.callLater(patience, self._hand_over)
+            return job.deferred
+        if self._held:
+            self._hand_over()
         self._queue.put(job)
         return job.deferred
+
+    def _hand_over(self) -> None:
+        """Give the thread what has waited for company."""
+        timer, self._handing_over = self._handing_over, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        for job in self._held:
+            self._queue.put(job)
+        self._held.clear()
 
     def _main(self) -> None:
         call = self._reactor.callFromThread

@@ -13,13 +13,13 @@ from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.python.failure import Failure
 
+from gatewayd.configuration import DeviceLink, Listen, Settings
 from gatewayd.core.access import ALL_ACTIONS, Principal
 from gatewayd.core.devices import DeviceChange
 from gatewayd.core.model import Device, GroupKind, Kind, Status, User
 from gatewayd.core.queries import Filter, Replay
 from gatewayd.core.users import UserChange
 from gatewayd.dev import Echo
-from gatewayd.settings import DeviceLink, Listen, Settings
 from tests.api.scene import token, until
 from tests.api.web import Answered, request
 from tests.harness import PATIENCE, Daemon, make_settings, reactor

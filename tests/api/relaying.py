@@ -15,17 +15,17 @@ import attrs
 import msgspec
 import pytest_twisted
 from twisted.internet.defer import Deferred
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
+from gatewayd.configuration import CloudRelay, Listen, OAuth, OAuthClient, Secret, Settings
 from gatewayd.core.access import ALL_ACTIONS, Principal
 from gatewayd.core.devices import DeviceChange
 from gatewayd.core.model import Device, Kind
 from gatewayd.core.queries import Filter, Replay
-from gatewayd.service import Gateway, wall_ms
-from gatewayd.settings import CloudRelay, Listen, OAuth, OAuthClient, Secret, Settings
+from gatewayd.service import Gateway
+from tests.api.hurried import Hurried
 from tests.api.links import Pipe, Sockets
-from tests.api.scene import ok, subscribe, token
+from tests.api.relay_devices import Attached, WebDevice
+from tests.api.scene import ok, subscribe, token, turn
 from tests.api.web import Answered, request
 from tests.device.devices import RawDevice
 from tests.harness import PATIENCE, Daemon, Socket, make_settings, reactor
@@ -34,6 +34,14 @@ PATH = "/api/v1/devices"
 #: The password of every program in the settings.
 CLIENT_SECRET = "s3cret-of-programs"
 ADMIN = token()
+#: Seconds that a gateway waits for what is under way when it stops; see :func:`make_settings`.
+_DRAINING = 2.0
+#: Errors of the relay: number, status, title and text; see :func:`check_problem`.
+INVALID = (1002, 502, "Bad Gateway", "Invalid result")
+SILENT = (1001, 504, "Gateway Timeout", "Operation error or timeout")
+BLOCKED = (5001, 503, "Service Unavailable", "Gateway error or device interaction disabled")
+TOO_LARGE = (1003, 413, "Request Entity Too Large", "Message too large")
+LARGE_ANSWER = (1003, 502, "Bad Gateway", "Message too large")
 #: The media type of the relay's errors.
 PROBLEM = "application/problem+json; charset=utf-8"
 
@@ -60,126 +68,6 @@ def relay_settings(path: Path, **relay: Any) -> Settings:
     )
 
 
-class Hurried:
-    """The reactor, with a clock that a test can put forward.
-
-    :ivar ahead: seconds by which it is ahead of the time of day.
-    """
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        self._calls: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
-
-    def seconds(self) -> float:
-        """Return the time."""
-        return float(reactor.seconds()) + self.ahead
-
-    def wall(self) -> int:
-        """Return the time of day in ms."""
-        return wall_ms() + round(self.ahead * 1000)
-
-    def callLater(self, delay: float, function: Any, *args: Any, **named: Any) -> Any:
-        """Call a function later."""
-        self._calls = [call for call in self._calls if call.active()]
-        self._calls.append(reactor.callLater(delay, function, *args, **named))
-        return self._calls[-1]
-
-    def advance(self, seconds: float) -> None:
-        """Let seconds pass at once."""
-        self.ahead += seconds
-        for call in self._calls:
-            if call.active():
-                call.reset(max(0.0, call.getTime() - reactor.seconds() - seconds))
-
-    def waits(self, seconds: float) -> bool:
-        """Whether something is to happen in about so many seconds."""
-        active = [call.getTime() - reactor.seconds() for call in self._calls if call.active()]
-        return any(seconds - 0.5 < left <= seconds for left in active)
-
-
-@attrs.frozen
-class Asked:
-    """What a device was asked.
-
-    :ivar headers: the names as they came, in order.
-    """
-
-    method: str
-    target: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        """Return a header field's value."""
-        return {key.lower(): value for key, value in self.headers}.get(name.lower())
-
-
-class WebDevice(Resource):
-    """A device with a web server.
-
-    :ivar status: of its answers, with their ``headers`` and ``body``.
-    :ivar asked: everything that it was asked.
-    """
-
-    isLeaf = True  # noqa: N815
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.status = 200
-        self.headers: list[tuple[str, str]] = []
-        self.body = b"ok"
-        self.asked: list[Asked] = []
-        site = Site(self)
-        site.noisy = False
-        self.listening = reactor.listenTCP(0, site, interface="127.0.0.1")
-        self.url = f"http://127.0.0.1:{self.listening.getHost().port}"
-
-    def render(self, request: Any) -> bytes:
-        """Answer."""
-        headers = [
-            (name.decode(), value.decode("latin-1"))
-            for name, values in request.requestHeaders.getAllRawHeaders()
-            for value in values
-        ]
-        self.asked.append(
-            Asked(
-                request.method.decode(), request.uri.decode("latin-1"), headers,
-                request.content.read(),
-            )
-        )  # fmt: skip
-        request.defaultContentType = None
-        request.setResponseCode(self.status)
-        for name, value in self.headers:
-            request.responseHeaders.addRawHeader(name.encode(), value.encode("latin-1"))
-        return self.body
-
-
-class Attached:
-    """A device attached by a WebSocket."""
-
-    def __init__(self, device_id: str, socket: Socket) -> None:
-        self.id = device_id
-        self.socket = socket
-
-    async def command(self) -> dict[str, Any]:
-        """Return the next command."""
-        command: dict[str, Any] = (await self.socket.push())["command"]
-        return command
-
-    async def answer(self, result: object, command: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer a command, the next one unless told; return its parameters."""
-        command = command or await self.command()
-        await ok(
-            self.socket, "command/update", deviceId=self.id, commandId=command["id"],
-            command={"status": "done", "result": result},
-        )  # fmt: skip
-        parameters: dict[str, Any] = command["parameters"]
-        return parameters
-
-
 class Relayed(Daemon):
     """A gateway that relays requests.
 
@@ -188,14 +76,29 @@ class Relayed(Daemon):
 
     def __init__(self, settings: Settings) -> None:
         self.time = Hurried()
-        self.gateway = Gateway(settings, self.time, self.time.wall)
-        self.core = self.gateway.core
-        self.sockets = []
+        self._settings = settings
+        self._build()
         self.clients = Sockets()
         self.program = ""
         self._numbers = count(1)
         self._webs: list[WebDevice] = []
         self._raws: list[RawDevice] = []
+
+    def _build(self) -> None:
+        self.gateway = Gateway(self._settings, self.time, self.time.wall)
+        self.core = self.gateway.core
+        self.sockets: list[Socket] = []
+
+    async def restart(self) -> None:
+        """Stop it, giving up what is under way, and start it again with the same database."""
+        stopping = Deferred.fromCoroutine(Daemon.stop(self))
+        while not stopping.called:
+            if self.time.waits(_DRAINING):
+                self.time.advance(_DRAINING)
+            await turn()
+        await stopping
+        self._build()
+        await self.start()
 
     async def start(self) -> None:
         """Start it, and get a token."""

@@ -45,6 +45,19 @@ async def test_method(relay: Relayed, method: str) -> None:
 
 
 @bounded
+async def test_head(relay: Relayed) -> None:
+    """The answer to a HEAD does not say that the body would be empty."""
+    device, device_id = await relay.web()
+    device.body = b"answer"
+    answer = await relay.exchange(relay.head(device_id, "HEAD", "Remote-Query: /"))
+    assert (answer.code, answer.body) == (200, b"")
+    assert answer.header("Content-Length") in (None, "6")
+    assert answer.header("Transfer-Encoding") is None
+    answer = await relay.exchange(relay.head("nobody", "HEAD", "Remote-Query: /"))
+    assert (answer.code, answer.body) == (404, b"")
+
+
+@bounded
 async def test_preflight(relay: Relayed) -> None:
     """A browser may send any method with any header from anywhere, and needs no token to ask."""
     device, device_id = await relay.web()
@@ -179,8 +192,8 @@ async def test_query_twice(relay: Relayed) -> None:
     assert (answer.code, list(answer.json["errors"])) == (400, ["Remote-Query"])
     answer = await relay.exchange(relay.head(device_id, "GET", "rEMOTE-qUERY:   /c  "))
     assert answer.code == 200
-    answer = await relay.ask(device_id, query="/" + "x" * 8191)
-    assert (answer.code, len(device.asked[-1].target)) == (200, 8192)
+    long = await relay.ask(device_id, query="/" + "x" * 8191)
+    assert (long.code, len(device.asked[-1].target)) == (200, 8192)
     assert (await relay.ask(device_id, query="/" + "x" * 8192)).code == 400
     assert [each.target[:2] for each in device.asked] == ["/c", "/x"]
 
@@ -277,6 +290,17 @@ async def test_order(relay: Relayed) -> None:
     answer = await relay.ask("nobody", params="?environmentId=y")
     check_problem(answer, 3000, 404, "Not Found", "Reference 'y' does not exist")
     check_offline(await relay.ask("nobody"), "nobody")
+
+
+@bounded
+async def test_request_id_of_an_error(relay: Relayed) -> None:
+    """An error has the name, too: what went wrong is looked up by it."""
+    device_id = await relay.register("http://127.0.0.1:1")
+    answer = await relay.ask(device_id)
+    check_offline(answer, device_id)
+    (record,) = await relay.records(device_id)
+    assert record["requestId"] == answer.header("X-Request-Id")
+    assert (record["status"], record["error"], record["bytes"]) == (None, "Offline", 0)
 
 
 @bounded

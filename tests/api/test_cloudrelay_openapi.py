@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gatewayd.openapi import SOURCES, render
 from tests.api.relaying import ADMIN, CLIENT_SECRET, PATH, Relayed, StartRelay, relay, start_relay
-from tests.api.test_cloudrelay_tokens import issuer, signed
+from tests.api.trusting import issuer, signed
 from tests.api.web import Answered, request
 from tests.core.bench import bounded
 from tests.fake_server import certificate

@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory, Protocol
 from gatewayd.core.devices import DeviceChange
 from tests.api.links import Pipe
 from tests.api.relaying import (
+    BLOCKED,
     PATH,
     PROBLEM,
     Relayed,
@@ -26,7 +27,6 @@ from tests.harness import reactor
 __all__ = ["relay", "start_relay"]
 
 BAD = (None, 400, "Bad Request", "Bad Request")
-FORBIDDEN = (5001, 503, "Service Unavailable", "Gateway error or device interaction disabled")
 
 
 class Trap(Factory):
@@ -262,7 +262,7 @@ async def test_forbidden_places(relay: Relayed, url: str) -> None:
     device_id = await relay.register(place)
     before = len(await relay.records(device_id, 0))
     answer = await relay.ask(device_id, "GET", "/api/v1/devices/x/request")
-    check_problem(answer, *FORBIDDEN)
+    check_problem(answer, *BLOCKED)
     assert place.partition("//")[2] not in answer.body.decode()
     record = (await relay.records(device_id, before + 1))[-1]
     assert (record["error"], record["adapter"]) == ("Denied", "http")
@@ -281,7 +281,7 @@ async def test_bad_base_url(relay: Relayed, url: str) -> None:
     """A base URL that is none leads nowhere, and is not repeated to callers."""
     device_id = await relay.register(url)
     answer = await relay.ask(device_id)
-    check_problem(answer, *FORBIDDEN)
+    check_problem(answer, *BLOCKED)
 
 
 @bounded
@@ -289,7 +289,7 @@ async def test_default_nets(start_relay: StartRelay) -> None:
     """Without networks of devices, no HTTP device can be reached; others can."""
     relayed = await start_relay(allowed_device_nets=None)
     device, device_id = await relayed.web()
-    check_problem(await relayed.ask(device_id), *FORBIDDEN)
+    check_problem(await relayed.ask(device_id), *BLOCKED)
     assert device.asked == []
 
 
@@ -298,7 +298,7 @@ async def test_ports(start_relay: StartRelay) -> None:
     """The ports of devices can be limited."""
     relayed = await start_relay(allowed_device_ports=[(1, 1023)])
     device, device_id = await relayed.web()
-    check_problem(await relayed.ask(device_id), *FORBIDDEN)
+    check_problem(await relayed.ask(device_id), *BLOCKED)
     assert device.asked == []
 
 
@@ -309,7 +309,7 @@ async def test_moved_to_a_forbidden_place(relay: Relayed) -> None:
     assert (await relay.ask(device_id)).code == 200
     data = json.dumps({"address": {"baseUrl": f"http://127.0.0.1:{relay.port}"}}).encode()
     await relay.core.devices.save(await relay.root(), device_id, DeviceChange(data=data))
-    check_problem(await relay.ask(device_id), *FORBIDDEN)
+    check_problem(await relay.ask(device_id), *BLOCKED)
     assert len(device.asked) == 1
 
 

@@ -123,7 +123,7 @@ class Linking:
         self.own: list[Address] = []
         self.mine: set[str] = set()
         addresses = Addresses(
-            NETWORKS, None, self.names, lambda: self.own, lambda host: host in self.mine
+            NETWORKS, None, self.names, lambda port: self.own, lambda host: host in self.mine
         )
         core = bench.core
         self.links = Links(

@@ -48,7 +48,7 @@ class Place:
     ) -> None:
         self.names = FakeNames(**hosts)
         self.addresses = Addresses(
-            networks, ports, resolve or self.names, lambda: own, lambda host: host in mine
+            networks, ports, resolve or self.names, lambda port: own, lambda host: host in mine
         )
 
     def find(self, where: Device, port: int = 22) -> str:

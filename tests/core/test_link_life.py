@@ -49,7 +49,7 @@ class Journal:
     def observe(self, observer: Any) -> None:
         pass
 
-    def append(self, entry: Entry) -> Deferred[Any]:
+    def append(self, entry: Entry, patience: float = 0.0) -> Deferred[Any]:
         self.asked.append(entry)
         self.waiting.append((entry, Deferred()))
         return self.waiting[-1][1]
@@ -118,7 +118,7 @@ class LinkLife(RuleBasedStateMachine):
         rules = LinkRules(
             host="127.0.0.1", per_device=PER_DEVICE, per_principal=PER_PRINCIPAL, total=TOTAL
         )
-        addresses = Addresses(["10.0.0.0/8"], None, self.names, list, lambda host: False)
+        addresses = Addresses(["10.0.0.0/8"], None, self.names, lambda port: [], lambda host: False)
         timeline = Timeline(cast("Store", self.journal), lambda: 0)
         self.links = Links(rules, self.registry, timeline, addresses, self.lines, self.clock)
         self.attempts: list[Attempt] = []

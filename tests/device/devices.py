@@ -255,7 +255,7 @@ class Asker:
             networks or ("127.0.0.0/8", "10.0.0.0/8"),
             ports,
             self._look_up,
-            lambda: own,
+            lambda port: own,
             lambda host: True,
         )
         return HttpDevices(addresses, self._login, TimeOf(self.clock), rules or HttpRules())

@@ -312,7 +312,7 @@ async def test_slow_consumer(asker: Asker) -> None:
     await sink.until(lambda: sink.paused)
     after = await settled(visit)
     assert after < before + 8 * MEGABYTE
-    assert len(sink.data) < MEGABYTE + 256 * 1024
+    assert len(sink.data) < MEGABYTE + 640 * 1024  # and a piece, as it is read at once
     assert asker.clock.getDelayedCalls() == []
     sink.most = None
     sink.producer.resumeProducing()

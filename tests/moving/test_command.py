@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd import __main__ as main
-from gatewayd import config
+from gatewayd import configuration
 from gatewayd.moving import command
 from gatewayd.storage.sqlite import SQLiteStore
 from tests.api.scene import fails, ok, payload_of, save_device, token
@@ -53,7 +53,7 @@ class Import:
 
     async def gateway(self) -> Daemon:
         """Start a gateway on what was imported."""
-        daemon = Daemon(config.load(self.config))
+        daemon = Daemon(configuration.load(self.config))
         await daemon.start()
         return daemon
 

@@ -241,3 +241,35 @@ async def test_cancelled() -> None:
     await together([first, third])
     assert await worker.submit(pair, 4) == ("context", 4)
     await worker.stop()
+
+
+@bounded
+async def test_patience() -> None:
+    """What may wait does so for company, keeps its place in the order, and is not left behind."""
+    engine, worker = await started()
+    patient = [worker.submit(pair, number, patience=60.0) for number in range(3)]
+    patient.append(worker.submit(pair, 3))
+    await together(patient)
+    assert [arguments for batch in engine.batches for arguments in batch] == [
+        (number,) for number in range(4)
+    ]
+    engine.batches.clear()
+    alone = [worker.submit(pair, number, patience=0.01) for number in range(5)]
+    await together(alone)
+    assert [arguments for batch in engine.batches for arguments in batch] == [
+        (number,) for number in range(5)
+    ]
+    last = worker.submit(pair, "last", patience=60.0)
+    await worker.stop()
+    assert (await last)[1] == "last"
+
+
+@bounded
+async def test_patience_costs_no_room() -> None:
+    """What waits for company counts as what waits for the thread."""
+    _, worker = await started(pending=1000)
+    first = worker.submit(pair, 1, size=900, patience=60.0)
+    with pytest.raises(Unavailable):
+        await worker.submit(pair, 2, size=200, patience=60.0)
+    await worker.stop()
+    await first

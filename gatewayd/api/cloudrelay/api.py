@@ -31,14 +31,22 @@ from gatewayd.core.exchange import Request
 from gatewayd.core.kept_calls import KeptCalls
 from gatewayd.core.model import Device, RelayCall
 from gatewayd.core.relay import Relay
-from gatewayd.errors import NoAddress, NotFound, Offline, TooLarge, Unauthenticated
+from gatewayd.errors import (
+    NoAddress,
+    NotFound,
+    Offline,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
 from gatewayd.transport.bearer import bearer_token
 from gatewayd.transport.body import BodyRules
 from gatewayd.transport.request import GatewayRequest
-from gatewayd.transport.rest import Answer, JsonApp
+from gatewayd.transport.rest import Answer, JsonApp, RestResource
 from gatewayd.transport.websocket import WebSocketResource
 
 PATH = "/api/v1/devices"
+_NUMBER = "X-Request-Id"
 _REQUEST = re.compile(rf"{PATH}/[^/]+/request/?")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -80,6 +88,18 @@ class _Http(HTTPException):
         self.code = code
 
 
+class _Numbered(RestResource):
+    """Gives every request to a device the number that names it in records.
+
+    It stays in the answer when that becomes an error: what went wrong is looked up by it.
+    """
+
+    def render(self, request: Any) -> Any:
+        if _REQUEST.fullmatch(request.path.decode("latin-1")):
+            request.setHeader(_NUMBER, secrets.token_hex(8))
+        return super().render(request)
+
+
 class CloudRelay:
     """Relays requests, and tells what became of those that go on without their caller.
 
@@ -106,7 +126,7 @@ class CloudRelay:
         self._blobs = blobs
         self._bodies = bodies
         self._rules = rules
-        self._resource = self._app.resource()
+        self._resource = _Numbered(self._app)
 
     # Mount
 
@@ -133,7 +153,8 @@ class CloudRelay:
         """Return what the HTTP layer refuses a request with."""
         if self.resource(path) is None:
             return None
-        answer = translate(TooLarge("request")) if code == 413 else translate(_Http(code))
+        known = {413: TooLarge("request"), 503: Unavailable()}
+        answer = translate(known.get(code) or _Http(code))
         return attrs.evolve(answer, headers={**answer.headers, **_CORS})
 
     def start(self) -> None:
@@ -148,8 +169,7 @@ class CloudRelay:
     @_app.stream_route(f"{PATH}/<seg:device_id>/request")
     async def relay(self, request: Any, device_id: str) -> None:
         """Carry a request to a device and its answer back."""
-        number = secrets.token_hex(8)
-        request.setHeader(b"X-Request-Id", number.encode())
+        (number,) = request.responseHeaders.getRawHeaders(_NUMBER)
         principal = await self._authenticate(request)
         self._relay.permit(principal)
         wanted = read_request(

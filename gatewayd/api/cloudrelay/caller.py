@@ -35,7 +35,9 @@ class Caller:
         self._begin(answer)
         if isinstance(answer.body, bytes):
             if answer.status not in _BODILESS:
-                request.setHeader("Content-Length", str(len(answer.body)))
+                # The answer to a HEAD has no body from whose length that of a GET could be told.
+                if answer.body or request.method != b"HEAD":
+                    request.setHeader("Content-Length", str(len(answer.body)))
                 request.write(answer.body)
             return
         if answer.body.length is not None:

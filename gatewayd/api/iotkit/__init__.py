@@ -1,0 +1,1 @@
+"""The iotkit API: echo-protocol sockets and the REST around them."""

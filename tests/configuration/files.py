@@ -1,0 +1,71 @@
+"""A configuration directory for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatewayd import configuration
+from gatewayd.configuration import Secret, Settings
+from gatewayd.errors import ConfigError
+
+PLANTED = "hunter2-planted"
+MINIMAL = """
+[[listen]]
+endpoint = "tcp:8080"
+serve = ["devicehive"]
+[storage]
+url = "sqlite:test.db"
+[devicehive]
+jwt_secret = "hunter2-planted"
+"""
+WITH_PROGRAMS = f"""{MINIMAL}
+[[cloudrelay.issuer]]
+issuer = "https://login.example/tenant"
+audience = ["api://relay"]
+jwks_url = "https://login.example/keys"
+[[oauth.client]]
+id = "relay-client"
+secret = "hunter2-planted"
+"""
+OPS_ONLY = """
+[[listen]]
+endpoint = "tcp:9090"
+serve = ["ops"]
+[storage]
+url = "sqlite:test.db"
+"""
+
+
+class Files:
+    """A configuration directory: writes files, reads the settings from them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "gatewayd.toml"
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def load(self, text: str = MINIMAL, overrides: Sequence[str] = ()) -> Settings:
+        self.write("gatewayd.toml", text)
+        return configuration.load(self.path, overrides)
+
+    def problems(self, text: str = MINIMAL, overrides: Sequence[str] = ()) -> list[str]:
+        with pytest.raises(ConfigError) as raised:
+            self.load(text, overrides)
+        assert PLANTED not in str(raised.value)
+        return str(raised.value).splitlines()
+
+
+def look_up(settings: Settings, path: str) -> Any:
+    value: Any = settings
+    for part in path.split("."):
+        value = value[int(part)] if part.isdecimal() else getattr(value, part)
+    return value.reveal() if isinstance(value, Secret) else value
