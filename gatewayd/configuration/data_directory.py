@@ -99,12 +99,10 @@ _FILLED = {
 
 
 def _key_pair(data: Path) -> tuple[str, str]:
-    """Return the names of the files of a public and a private key, made if missing."""
+    """Return the names of the files of a public and a private key, made if both are missing."""
     public, private = data / DEV_IOTKIT_PUBLIC_KEY, data / DEV_IOTKIT_PRIVATE_KEY
-    if not private.exists():
+    if not (public.exists() or private.exists()):
         key = generate_private_key(public_exponent=65537, key_size=2048)
-        # The private key comes last: where it is, its public key is, too.
-        public.unlink(missing_ok=True)
         told = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         _kept(public, told.decode().rstrip())
         hidden = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

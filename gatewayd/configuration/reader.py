@@ -245,7 +245,7 @@ class Reader:
         if served and "public_key_file" not in table:
             why = "it is required where a listener serves iotkit"
             self.problems.add("iotkit.public_key_file", f"missing; {why}")
-        if table.get("account") and "private_key_file" not in table:
+        if values.get("account") and "private_key_file" not in table:
             why = "it is required where there are [[iotkit.account]] tables"
             self.problems.add("iotkit.private_key_file", f"missing; {why}")
         if "username" in table:

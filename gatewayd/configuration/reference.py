@@ -94,7 +94,7 @@ def render() -> str:
     parts.append(
         "## For later versions\n\n"
         f"These tables are not available yet in this version, and refused: {later}.\n\n"
-        f"Neither are, in `serve`, {apis}, and, in `[storage]`, `postgresql://`.\n"
+        f"The same is true of {apis} in `serve`, and of `postgresql://` in `[storage]`.\n"
     )
     return "\n".join(parts)
 

@@ -8,7 +8,10 @@ from twisted.internet.defer import Deferred
 
 
 class Bindings(Protocol):
-    """A database, not the gateway's own, in which it writes who is connected to it."""
+    """A database, not the gateway's own, in which it writes who is connected to it.
+
+    What is said of a device takes effect in the order of the calls, none of which need have fired.
+    """
 
     def connected(self, device_id: str) -> Deferred[None]:
         """Write that a device is connected; fires after it is written.

@@ -49,7 +49,7 @@ class Dsn:
         ports = parameters.get("port", "").split(",")
         if len(ports) != len(hosts):
             ports = ports[:1] * len(hosts)
-        found = []
+        found: list[tuple[str, str, str]] = []
         for host, port in zip(hosts, ports, strict=True):
             addresses = await _addresses(host, reactor, patience)
             found.extend((host, address, port) for address in addresses)

@@ -17,10 +17,10 @@ from gatewayd.storage.dsn import Dsn
 # connection, read-only, rolled back, out of resources, locked, shut down, broken.
 _TROUBLES = ("08", "25", "40", "53", "55", "57", "58", "XX")
 # The server works on what an abandoned connection has asked, after who asked has gone.
-_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE application_name = ANY(%(names)s) AND usename = current_user AND pid <> pg_backend_pid()"
-)
+_END = """
+    SELECT pg_terminate_backend(pid), pg_sleep(0.02) FROM pg_stat_activity
+    WHERE application_name = ANY(%(names)s) AND usename = current_user AND pid <> pg_backend_pid()
+"""
 
 
 class Lost(Exception):
@@ -61,6 +61,11 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
         # The database's library may have closed the socket of a connection that it calls open.
         if not self._connection.closed and self.fileno() >= 0:
             self.reactor.addReader(self)
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802 - the reactor calls it
+        """Know that the reactor has found it broken, or that it is closed."""
+        super().connectionLost(reason)
+        self.gone()
 
     def close(self) -> None:
         """Close it; what is under way fails. Does nothing to one that never was begun."""
@@ -168,7 +173,7 @@ class Session:
             raise Refused(type(error).__name__) from None
         except (ConnectionClosed, CancelledError):
             self._end()
-            raise Lost("no answer in time" if self.late else "closed") from None
+            raise Lost("no answer in time" if self.late else "it was broken off") from None
         finally:
             if timer.active():
                 timer.cancel()

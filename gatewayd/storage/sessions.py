@@ -63,7 +63,8 @@ class Sessions:
         self._running = True
         self.reason = None
         self._failures = 0
-        self._first = first = Deferred()
+        first: Deferred[None] = Deferred()
+        self._first = first
         self._fill()
         await first
 
@@ -113,6 +114,7 @@ class Sessions:
         if self._running and self._filled:
             self._filled = False
             self._filling = Deferred.fromCoroutine(self._open_missing())
+            self._filling.addErrback(lambda failure: self.log.failure("opening failed", failure))
 
     async def _open_missing(self) -> None:
         try:
@@ -162,10 +164,11 @@ class Sessions:
     def _not_reached(self, reason: str) -> None:
         if self._open:
             return
-        if reason != self.reason:
+        before, self.reason = self.reason, reason
+        if reason != before:
             self.log.warn("the dashboard's database is not reached: {reason}", reason=reason)
-        self.reason = reason
-        self._call_away(reason)
+        if before is None:
+            self._call_away(reason)
 
     async def _pause(self) -> None:
         # Not so many doublings that the number has no end.
@@ -180,11 +183,11 @@ class Sessions:
         if session not in self._open:
             return  # it was just being opened
         self._open.discard(session)
+        self._failures += 1
         if session in self._idle:
             self._idle.remove(session)
         if session.busy:
             self._abandoned.add(session.name)
-            self._failures += 1
         if session.late:
             # If the server stands still, it is better known before more is asked of it.
             for idle in self._idle:

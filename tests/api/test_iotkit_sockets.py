@@ -248,11 +248,12 @@ async def test_wrong_credentials(kit: Kit) -> None:
     good = actuation()["credentials"]
     observer = _Lines()
     globalLogPublisher.addObserver(observer)
-    for credentials in (
+    wrong: list[Any] = [
         {}, [], 5, "x", True, {**good, "password": "guessed"}, {**good, "username": "x"},
         {**good, "password": None}, {"username": good["password"], "password": good["username"]},
         {**good, "password": PASSWORD + "\0"}, {"username": good["username"]},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for credentials in wrong:
         await kit.says_nothing(client, {**actuation(), "credentials": credentials})
     globalLogPublisher.removeObserver(observer)
     lines = [line for line in observer.lines if "credentials" in line]

@@ -31,6 +31,20 @@ jwks_url = "https://login.example/keys"
 id = "relay-client"
 secret = "hunter2-planted"
 """
+WITH_IOTKIT = f"""{WITH_PROGRAMS}
+[iotkit]
+public_key_file = "iotkit-public.pem"
+private_key_file = "iotkit-private.pem"
+username = "wsuser"
+password = "hunter2-planted"
+[[iotkit.account]]
+id = "c4715841-bb1e-4c87-ad78-2376fe596a11"
+name = "home"
+activation_code = "hunter2-planted"
+[iotkit.bindings]
+server = "gateway.example:5000"
+url = "postgresql://gateway:hunter2-planted@db.example/iot"
+"""
 OPS_ONLY = """
 [[listen]]
 endpoint = "tcp:9090"
@@ -52,6 +66,11 @@ class Files:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return path
+
+    def write_keys(self) -> None:
+        """Write what stands for the keys of iotkit."""
+        self.write("iotkit-public.pem", "public\n")
+        self.write("iotkit-private.pem", f"{PLANTED}\n")
 
     def load(self, text: str = MINIMAL, overrides: Sequence[str] = ()) -> Settings:
         self.write("gatewayd.toml", text)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from gatewayd import configuration
-from gatewayd.configuration import Listen
+from gatewayd.configuration import File, Listen
 from gatewayd.errors import ConfigError
 from tests.configuration.files import PLANTED, look_up
 
@@ -42,6 +46,45 @@ def test_dev_settings(tmp_path: Path) -> None:
     assert len(client.secret.reveal()) >= 32
 
 
+def test_dev_iotkit(tmp_path: Path) -> None:
+    """--dev has a pair of keys, a dashboard and an account of its own."""
+    iotkit = configuration.dev(tmp_path / "data").iotkit
+    assert iotkit.public_key_file is not None
+    assert iotkit.private_key_file is not None
+    private = load_pem_private_key(iotkit.private_key_file.text.encode(), None)
+    assert isinstance(private, RSAPrivateKey)
+    assert private.key_size == 2048
+    public = load_pem_public_key(iotkit.public_key_file.text.encode())
+    assert private.public_key() == public
+    assert iotkit.username == "wsuser"
+    assert iotkit.password is not None
+    assert len(iotkit.password.reveal()) >= 32
+    (account,) = iotkit.account
+    assert (account.id, account.name) == (str(UUID(account.id)), "dev")
+    assert account.activation_code is not None
+    assert re.fullmatch("[0-9a-f]{16}", account.activation_code.reveal())
+    assert iotkit.bindings is None
+
+
+def test_dev_takes_the_key_of_a_dashboard(tmp_path: Path) -> None:
+    """With somebody else's public key nothing is signed here, and no account is made."""
+    (tmp_path / "public.pem").write_text("theirs")
+    iotkit = configuration.dev(tmp_path, ["iotkit.public_key_file=public.pem"]).iotkit
+    assert iotkit.public_key_file == File("public.pem", "theirs")
+    assert (iotkit.private_key_file, iotkit.account) == (None, [])
+
+
+def test_dev_replaces_no_key(tmp_path: Path) -> None:
+    """A key without its other half is kept as it is, and the other half is said to be missing."""
+    kept = tmp_path / "iotkit-public.pem"
+    kept.write_text("kept")
+    missing = tmp_path / "iotkit-private.pem"
+    with pytest.raises(ConfigError) as raised:
+        configuration.dev(tmp_path)
+    assert str(raised.value) == f"iotkit.private_key_file: no such file: {missing}"
+    assert kept.read_text() == "kept"
+
+
 def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
     """A second start finds the secrets of the first; another directory has its own."""
     first = configuration.dev(tmp_path / "data")
@@ -51,6 +94,12 @@ def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
     assert other.admin_password != first.devicehive.admin_password
     clients = configuration.dev(tmp_path / "other").oauth.client
     assert clients[0].secret != first.oauth.client[0].secret
+    iotkit = configuration.dev(tmp_path / "other").iotkit
+    assert iotkit.private_key_file is not None
+    assert first.iotkit.private_key_file is not None
+    assert iotkit.private_key_file.text != first.iotkit.private_key_file.text
+    assert iotkit.password != first.iotkit.password
+    assert iotkit.account[0].activation_code != first.iotkit.account[0].activation_code
 
 
 def test_dev_files_are_private(tmp_path: Path) -> None:
@@ -62,6 +111,10 @@ def test_dev_files_are_private(tmp_path: Path) -> None:
         "jwt-secret": 0o600,
         "admin-password": 0o600,
         "oauth-client-secret": 0o600,
+        "iotkit-public.pem": 0o600,
+        "iotkit-private.pem": 0o600,
+        "iotkit-password": 0o600,
+        "iotkit-activation-code": 0o600,
     }
 
 
@@ -74,6 +127,9 @@ def test_dev_ignores_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_dev_takes_overrides(tmp_path: Path) -> None:
     """Overrides apply under --dev, also in place of what it would generate."""
+    own = [tmp_path / "public.pem", tmp_path / "private.pem"]
+    for each in own:
+        each.write_text(each.stem)
     settings = configuration.dev(
         tmp_path,
         [
@@ -86,6 +142,13 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
             'cloudrelay.allowed_device_nets=["10.1.0.0/16"]',
             "oauth.client.0.id=mine",
             "oauth.client.0.secret=own-secret",
+            "iotkit.public_key_file=public.pem",
+            "iotkit.private_key_file=private.pem",
+            "iotkit.username=me",
+            "iotkit.password=own-password",
+            "iotkit.account.0.id=c4715841-bb1e-4c87-ad78-2376fe596a11",
+            "iotkit.account.0.name=mine",
+            "iotkit.account.0.activation_code=own-code",
         ],
     )
     assert settings.limits.body == 2097152
@@ -97,7 +160,12 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
     assert settings.devicelink.allowed_device_nets == ["10.0.0.0/8"]
     assert settings.cloudrelay.allowed_device_nets == ["10.1.0.0/16"]
     assert [client.id for client in settings.oauth.client] == ["mine"]
-    assert list(tmp_path.iterdir()) == []
+    assert settings.iotkit.public_key_file == File("public.pem", "public")
+    assert settings.iotkit.private_key_file == File("private.pem", "private")
+    assert settings.iotkit.username == "me"
+    assert look_up(settings, "iotkit.password") == "own-password"
+    assert [account.name for account in settings.iotkit.account] == ["mine"]
+    assert sorted(tmp_path.iterdir()) == sorted(own)
 
 
 def test_dev_override_lasts_for_one_start(tmp_path: Path) -> None:
@@ -179,7 +247,7 @@ def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["devicehive=5", "devicelink=5", "cloudrelay=5", "oauth=5", "storage=5"]
+    "override", ["devicehive=5", "devicelink=5", "cloudrelay=5", "oauth=5", "iotkit=5", "storage=5"]
 )
 def test_dev_reports_what_is_no_table(tmp_path: Path, override: str) -> None:
     """A table overridden by a value is an error under --dev, too."""

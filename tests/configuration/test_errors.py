@@ -50,6 +50,11 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
             f"devicehive.admin_password_file: the value {TEXT}",
         ),
         (
+            f'devicehive.admin_password_file="--- KEY\\n{PLANTED}"',
+            "devicehive.admin_password_file: the value is not the name of a file; allowed: text in "
+            "quotes on one line",
+        ),
+        (
             "devicehive.jwt_secret_encoding=base64",
             'devicehive.jwt_secret_encoding: "base64" is not allowed; allowed: "devicehive", '
             '"hex", "utf-8"',
@@ -160,7 +165,7 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
         (
             'listen.0.serve=["devicehive", "mqtt"]',
             'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "devicelink", '
-            '"cloudrelay", "ops"',
+            '"cloudrelay", "iotkit", "ops"',
         ),
         (
             "storage.url=postgresql://u:hunter2-planted@h/db",
@@ -215,7 +220,7 @@ def test_api_for_later(files: Files, api: str) -> None:
     """An API that later versions will have is refused as such."""
     assert files.problems(overrides=[f'listen.0.serve=["{api}"]']) == [
         f'listen.0.serve.0: "{api}" is not available yet in this version; '
-        'allowed: "devicehive", "devicelink", "cloudrelay", "ops"'
+        'allowed: "devicehive", "devicelink", "cloudrelay", "iotkit", "ops"'
     ]
 
 

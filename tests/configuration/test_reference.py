@@ -42,15 +42,16 @@ def test_sections_are_the_settings() -> None:
 
 
 def test_tables_within_tables() -> None:
-    """The lists of tables that tables hold have sections, too."""
+    """The tables that tables hold, and the lists of them, have sections, too."""
     inner = {
-        f"{table}.{name}": key.section
+        f"{table}.{name}": key
         for table, section in SECTIONS.items()
         for name, key in keys(section).items()
-        if key.kind == "tables"
+        if key.section is not None
     }
-    assert {**SECTIONS, **inner} == TABLES
-    assert {"listen", *inner} == set(LISTS)
+    assert {**SECTIONS, **{path: key.section for path, key in inner.items()}} == TABLES
+    lists = {path for path, key in inner.items() if key.kind == "tables"}
+    assert {"listen", *lists} == set(LISTS)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -80,14 +81,17 @@ def test_every_key_has_its_row(table: str) -> None:
         "| `claim_timeout` | duration, at least 1ms | none | ",
         "| `rate` | size, at least 1B | none | ",
         "| `strict_ctr` | boolean | `false` | ",
-        '| `serve` | list of `"devicehive"`, `"devicelink"`, `"cloudrelay"`, `"ops"`, at least one '
-        "| required | ",
+        '| `serve` | list of `"devicehive"`, `"devicelink"`, `"cloudrelay"`, `"iotkit"`, `"ops"`, '
+        "at least one | required | ",
         '| `response_timeout` | duration, at least 5s and at most 5m | `"30s"` | ',
         '| `results` | duration, at least 1m | `"1d"` | ',
         "| `queued` | number, at least 0 | `32` | ",
         "| `request_headers` | list of header fields "
         '| `["Accept", "Content-Type", "Content-Disposition"]` | ',
         "| `public_url` | base URL | none | ",
+        "| `id` | UUID | required | ",
+        "| `server` | host and port | required | ",
+        "| `bindings` | table | none | ",
         "| `issuer` | list of tables | `[]` | ",
         "| `issuer` | URL | required | ",
         "| `issuer` | URL | none | ",

@@ -128,7 +128,7 @@ def test_file_of_keys_cannot_be_used(files: Files, monkeypatch: pytest.MonkeyPat
     place.write_text("\n")
     assert files.problems(with_file()) == [f"{path}: {place} is empty"]
     assert files.problems(with_file(), [f"{path}=5"]) == [
-        f"{path}: 5 is not a text; allowed: text in quotes, not empty"
+        f"{path}: the value is not a text; allowed: text in quotes, not empty"
     ]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from gatewayd import configuration
-from gatewayd.configuration import Listen, Secret, Storage
+from gatewayd.configuration import IotKit, Listen, Secret, Storage
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.settings import LISTS, TABLES
-from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_PROGRAMS, Files, look_up
+from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_IOTKIT, Files, look_up
 
 # What takes effect
 
@@ -80,6 +80,23 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "oauth.client.0.secret": ("long enough", "long enough"),
     "oauth.client.0.actions": ('["link.create", "relay.call"]', ["link.create", "relay.call"]),
     "oauth.client.0.devices": ('["boiler", "pump"]', ["boiler", "pump"]),
+    "iotkit.username": ("dashboard", "dashboard"),
+    "iotkit.password": ("pass word", "pass word"),
+    "iotkit.auto_register": ("false", False),
+    "iotkit.network": ("7", 7),
+    "iotkit.device_type": ("8", 8),
+    "iotkit.keep_actuations": ("false", False),
+    "iotkit.actuation_lifetime": ("1s", 1.0),
+    "iotkit.idle": ("1s", 1.0),
+    "iotkit.account.0.id": (
+        "C4715841-BB1E-4C87-AD78-2376FE596A12",
+        "c4715841-bb1e-4c87-ad78-2376fe596a12",
+    ),
+    "iotkit.account.0.name": ("work", "work"),
+    "iotkit.account.0.activation_code": ("long enough", "long enough"),
+    "iotkit.bindings.server": ("[fd00::7]:5001", "[fd00::7]:5001"),
+    "iotkit.bindings.url": ("postgres://db/iot", "postgres://db/iot"),
+    "iotkit.bindings.flavour": ("function", "function"),
     "limits.body": ("2MiB", 2097152),
     "limits.ws_message": ("64KiB", 65536),
     "limits.send_window": ("10kB", 10000),
@@ -96,22 +113,35 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "limits.pending_writes": ("1GiB", 1073741824),
     "service.drain_timeout": ("0s", 0.0),
 }
-BY_FILE = (
-    "storage.url_file",
-    "devicehive.jwt_secret_file",
-    "devicehive.admin_password_file",
-    "oauth.client.0.secret_file",
+#: The keys that name the file of a secret, and what may be in it.
+BY_FILE = {
+    "storage.url_file": "sqlite:///from/file",
+    "devicehive.jwt_secret_file": "from file",
+    "devicehive.admin_password_file": "from file",
+    "oauth.client.0.secret_file": "from file",
+    "iotkit.password_file": "from file",
+    "iotkit.account.0.activation_code_file": "from file",
+    "iotkit.bindings.url_file": "postgresql://from/file",
+}
+#: Tables within tables, and files whose content is the setting; their tests are elsewhere.
+OTHERS = (
+    "cloudrelay.issuer",
+    "cloudrelay.issuer.0.jwks_file",
+    "oauth.client",
+    "iotkit.public_key_file",
+    "iotkit.private_key_file",
+    "iotkit.account",
+    "iotkit.bindings",
 )
-#: Lists of tables, and the file whose content is no secret; their tests are elsewhere.
-OTHERS = ("cloudrelay.issuer", "cloudrelay.issuer.0.jwks_file", "oauth.client")
 
 
 @pytest.mark.parametrize("path", TAKES_EFFECT)
 def test_key_takes_effect(files: Files, path: str) -> None:
     """Every key changes the settings to what it says."""
+    files.write_keys()
     text, value = TAKES_EFFECT[path]
-    assert look_up(files.load(WITH_PROGRAMS), path) != value
-    assert look_up(files.load(WITH_PROGRAMS, [f"{path}={text}"]), path) == value
+    assert look_up(files.load(WITH_IOTKIT), path) != value
+    assert look_up(files.load(WITH_IOTKIT, [f"{path}={text}"]), path) == value
 
 
 def test_every_key_is_tested() -> None:
@@ -124,15 +154,22 @@ def test_every_key_is_tested() -> None:
     assert paths == {*TAKES_EFFECT, *BY_FILE, *OTHERS}
 
 
+def without(text: str, path: str) -> str:
+    """Return a configuration in which one of its keys is a comment."""
+    table, _, name = path.rpartition(".")
+    head, headline, rest = text.partition(f"[{table.removesuffix('.0')}]")
+    return head + headline + rest.replace(f"\n{name} =", f"\n# {name} =", 1)
+
+
 @pytest.mark.parametrize("path", BY_FILE)
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 def test_secret_is_read_from_its_file(files: Files, path: str, end: str) -> None:
     """A ``*_file`` key fills in the secret that it stands for, but for one newline at the end."""
-    inline = path.rpartition(".")[2].removesuffix("_file")
-    text = WITH_PROGRAMS.replace(f"\n{inline} =", "\n# no longer inline:")
-    files.write("it", f"sqlite:///from/file{end}")
-    settings = files.load(text, [f"{path}=it"])
-    assert look_up(settings, path.removesuffix("_file")) == "sqlite:///from/file"
+    files.write_keys()
+    files.write("it", f"{BY_FILE[path]}{end}")
+    inline = path.removesuffix("_file")
+    settings = files.load(without(WITH_IOTKIT, inline), [f"{path}=it"])
+    assert look_up(settings, inline) == BY_FILE[path]
 
 
 def test_only_one_newline_is_cut_off(files: Files) -> None:
@@ -163,6 +200,7 @@ def test_defaults(files: Files) -> None:
     assert counts == (256, 1000, 50000, 64)
     assert limits.pending_writes == 64 * 1048576
     assert (settings.cloudrelay.issuer, settings.oauth.client) == ([], [])
+    assert settings.iotkit == IotKit()
     assert settings.service.drain_timeout == 10
 
 
@@ -347,5 +385,17 @@ def test_example_in_comments_loads(files: Files) -> None:
     example = Path(__file__).parents[2] / "etc" / "gatewayd.toml"
     for name in ("jwt-secret", "admin-password", "relay-client-secret"):
         files.write(name, "00ff" * 16)
-    (issuer,) = files.load(re.sub("(?m)^#(?! |$)", "", example.read_text())).cloudrelay.issuer
+    for name in ("iotkit-password", "iotkit-activation-code"):
+        files.write(name, "long enough")
+    files.write_keys()
+    files.write("iotkit-database", "postgresql://db.example/iot")
+    settings = files.load(re.sub("(?m)^#(?! |$)", "", example.read_text()))
+    (issuer,) = settings.cloudrelay.issuer
     assert issuer.issuer == "https://login.example.com/tenant/v2.0"
+    assert settings.listen[2].serve == ["iotkit"]
+    iotkit, defaults = settings.iotkit, IotKit()
+    assert (iotkit.username, len(iotkit.account)) == ("wsuser", 1)
+    assert iotkit.keep_actuations == defaults.keep_actuations
+    assert iotkit.actuation_lifetime == defaults.actuation_lifetime
+    assert iotkit.bindings is not None
+    assert iotkit.bindings.flavour == "table"

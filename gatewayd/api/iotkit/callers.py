@@ -30,9 +30,7 @@ class Callers:
         """Return whose token of the gateway a request carries. :raises Unauthenticated:"""
         return await self._authentication.by_token(_token(request))
 
-    async def admit(
-        self, request: Any, action: Action, device_id: str
-    ) -> tuple[Principal, Device]:
+    async def admit(self, request: Any, action: Action, device_id: str) -> tuple[Principal, Device]:
         """Return who asks for a device, and the device.
 
         :raises Unauthenticated: :raises Denied: :raises NotFound: as :meth:`Devices.get`.

@@ -73,10 +73,9 @@ class ComponentIndex:
     async def find(self, cid: str) -> Device | None:
         """Return the device that has a component, None when there is none."""
         device = await self._known(cid)
-        if device is None and self._may_read():
-            async with self._locks.hold(None):
-                if self._may_read():
-                    self._read_at = self._clock.seconds()
+        if device is None:
+            async with self._locks.hold(None):  # who comes meanwhile waits: nothing is known now
+                if self._clock.seconds() - self._read_at >= _PAUSE:
                     await self._read_all()
             device = await self._known(cid)
         return device
@@ -107,9 +106,6 @@ class ComponentIndex:
                 return device
         return None
 
-    def _may_read(self) -> bool:
-        return self._clock.seconds() - self._read_at >= _PAUSE
-
     def _learn(self, device: Device) -> None:
         for component in components_of(device):
             holders = self._holders.get(component.cid) or ()
@@ -117,7 +113,8 @@ class ComponentIndex:
                 self._holders.put(component.cid, (*holders, device.id))
 
     async def _read_all(self) -> None:
-        self._holders.clear()  # those that had one once
+        """Learn from every device, and forget those that had a component once."""
+        self._holders.clear()
         read = 0
         while True:
             page = await self._store.devices(DeviceQuery(order=Order(take=_PAGE, skip=read)))
@@ -125,4 +122,5 @@ class ComponentIndex:
                 self._learn(device)
             read += len(page)
             if len(page) < _PAGE:
+                self._read_at = self._clock.seconds()
                 return

@@ -101,9 +101,9 @@ class IotDevices:
         wanted.pop("name", None)
         components = update.components or []
         _check_different(components)
-        async with self._locks.hold(device.id.upper()):
-            async with self._index.claim(device, [each.cid for each in components]):
-                return await self._save(principal, device, wanted, update.name)
+        cids = [each.cid for each in components]
+        async with self._locks.hold(device.id.upper()), self._index.claim(device, cids):
+            return await self._save(principal, device, wanted, update.name)
 
     async def add(
         self, principal: Principal, device: Device, components: Sequence[Component]
@@ -143,7 +143,8 @@ class IotDevices:
     ) -> Device:
         """Save a device with some of what is kept of it changed."""
         current = await self._current(device)
-        data = {**read_object(current.data), "iotkit": {**kept_of(current), **wanted}}
+        data: dict[str, object] = dict(read_object(current.data))
+        data["iotkit"] = {**kept_of(current), **wanted}
         change = DeviceChange(name=name, data=_encode(data))
         return await self._devices.save(principal, current.id, change)
 

@@ -41,6 +41,9 @@ class Component(msgspec.Struct, frozen=True):
     type: Text
 
 
+_Components = Annotated[list[Component], Meta(min_length=1, max_length=32)]
+
+
 class Contact(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who looks after a device."""
 
@@ -127,13 +130,16 @@ def read_body(request: Any, wanted: type[Body]) -> Body:
 
     :raises Refused: it is not what is wanted. :raises BadBody: it is no JSON.
     """
+    body: Body = _convert(read_json(request), wanted)
+    return body
+
+
+def read_components(request: Any) -> Component | list[Component]:
+    """Return the body of a request that is a component, or several. :raises: :func:`read_body`"""
     value = read_json(request)
-    if _too_deep(value):
-        raise Refused(INVALID, f"the body nests deeper than {_DEPTH} levels")
-    try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError as error:
-        raise Refused(INVALID, str(error)) from None
+    wanted: Any = _Components if isinstance(value, list) else Component
+    components: Component | list[Component] = _convert(value, wanted)
+    return components
 
 
 def read_time(request: Any, name: str) -> int | None:
@@ -150,6 +156,15 @@ def read_time(request: Any, name: str) -> int | None:
     if number is None or number > _LATEST:
         raise Refused(INVALID, f"{name} must be a time in ms")
     return number
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    if _too_deep(value):
+        raise Refused(INVALID, f"the body nests deeper than {_DEPTH} levels")
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise Refused(INVALID, str(error)) from None
 
 
 def _too_deep(value: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Hashable
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Hashable
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gatewayd.api.iotkit.actuations import to_message
 from gatewayd.api.iotkit.messages import REGISTERED
@@ -17,7 +18,6 @@ from gatewayd.api.iotkit.tokens import DeviceToken
 from gatewayd.core.access import DEVICE_ACTIONS, Principal
 from gatewayd.core.bindings import Bindings
 from gatewayd.core.gateway import Core
-from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event
 from gatewayd.core.throttle import Throttle
 from gatewayd.errors import Denied, Unauthenticated, Unavailable
@@ -135,16 +135,15 @@ class Registrations:
     :param bindings: where it is written too, if anywhere.
     """
 
-    log = Logger()
-
     def __init__(self, core: Core, bindings: Bindings | None, clock: IReactorTime) -> None:
         self._core = core
         self._bindings = bindings
         self._clock = clock
-        self._locks = Locks()
         # By the ids of devices, which is what bindings know; also when one is registered anew.
         self._routed: dict[str, Registration] = {}
         self._kept: dict[str, _Kept] = {}
+        self._registering: Counter[str] = Counter()
+        self._told: set[str] = set()  # of whom the bindings believe that they are connected
         self._displacements = Throttle(clock, _DISPLACEMENTS, _IN)
         self._complaints = Complaints(clock)
         self._unfinished: set[Deferred[None]] = set()
@@ -166,20 +165,20 @@ class Registrations:
         :raises Unauthenticated: the device is blocked or deleted meanwhile.
         :raises Unavailable: it could not be written, or the device has too many sockets.
         """
-        async with self._locks.hold(device.id):
-            if self._bindings is not None:
-                await self._bindings.connected(device.id)
-            try:
-                # Meanwhile it may be another device, or none.
-                current = await self._core.registry.device(device.id)
-                if current is None or current.id != device.id:
-                    raise Unauthenticated("invalid")
-                if socket.is_open:
-                    self._install(socket, current, token)
-            except Denied:
-                raise Unauthenticated("inactive") from None
-            finally:
-                await self._tell_gone(device.id)
+        self._registering[device.id] += 1
+        try:
+            await self._tell_connected(device.id)
+            # Meanwhile it may be another device, or none.
+            current = await self._core.registry.device(device.id)
+            if current is None or current.id != device.id:
+                raise Unauthenticated("invalid")
+            if socket.is_open:
+                self._install(socket, current, token)
+        except Denied:
+            raise Unauthenticated("inactive") from None
+        finally:
+            self._registering -= Counter({device.id: 1})
+            self._tell_gone(device.id)
 
     def _install(self, socket: Socket, device: Device, token: DeviceToken) -> None:
         older = self._routed.get(device.id)
@@ -209,7 +208,7 @@ class Registrations:
         if self._routed.get(device_id) is gone:
             del self._routed[device_id]
             gone.detach()
-            self._finish(self._tell_gone_in_turn(device_id))
+            self._tell_gone(device_id)
         kept = self._kept.get(device_id)
         if kept is not None and gone in kept.registrations:
             kept.registrations.remove(gone)
@@ -252,28 +251,30 @@ class Registrations:
 
     # Bindings
 
-    def _finish(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
-        """Do what a socket that is gone leaves to do; stopping waits for it."""
-        if self._bindings is None:
-            work.close()
+    async def _tell_connected(self, device_id: str) -> None:
+        if self._bindings is not None:
+            await self._bindings.connected(device_id)
+            self._told.add(device_id)
+
+    def _tell_gone(self, device_id: str) -> None:
+        """Write that a device is not connected, unless it is, or is about to be."""
+        if (
+            self._bindings is None
+            or device_id not in self._told
+            or device_id in self._routed
+            or device_id in self._registering
+        ):
             return
-        done = Deferred.fromCoroutine(work)
+        self._told.discard(device_id)
+        done = self._bindings.disconnected(device_id)
         self._unfinished.add(done)
-        done.addErrback(lambda failure: self.log.failure("a socket's end failed", failure))
+        done.addErrback(self._not_written)
         done.addBoth(lambda _: self._unfinished.discard(done))
 
-    async def _tell_gone_in_turn(self, device_id: str) -> None:
-        async with self._locks.hold(device_id):
-            await self._tell_gone(device_id)
-
-    async def _tell_gone(self, device_id: str) -> None:
-        """Write that a device is not connected, unless it is."""
-        if self._bindings is None or device_id in self._routed:
-            return
-        try:
-            await self._bindings.disconnected(device_id)
-        except Unavailable as error:
-            self._complaints.warn("a device's end was not written: {error}", error=str(error))
+    def _not_written(self, failure: Failure) -> None:
+        self._complaints.warn(
+            "a device's end was not written: {error}", error=failure.getErrorMessage()
+        )
 
     async def settled(self) -> None:
         """Wait until everything is written that sockets have left to write."""

@@ -111,7 +111,8 @@ class EchoSession(WebSocketSession):
             await self.api.registrations.register(self, device, proof)
             self._trust()
         except Unauthenticated:
-            keys.append(("address", self.host or ""))
+            if self.host is not None:
+                keys.append(("address", self.host))
             await self._refuse(messages.INVALID_TOKEN, 1008, "Policy violation", keys)
         except Unavailable as error:
             self.api.complaints.warn("a device could not register: {error}", error=str(error))
