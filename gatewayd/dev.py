@@ -17,7 +17,12 @@ from zope.interface import implementer
 
 from gatewayd import __version__
 from gatewayd.client import Credentials
-from gatewayd.configuration import DEV_ADMIN_PASSWORD, DEV_OAUTH_CLIENT, DEV_OAUTH_SECRET
+from gatewayd.configuration import (
+    DEV_ADMIN_PASSWORD,
+    DEV_IOTKIT_CODE,
+    DEV_OAUTH_CLIENT,
+    DEV_OAUTH_SECRET,
+)
 from gatewayd.core.access import DEVICE_ACTIONS, Principal
 from gatewayd.service import Gateway, address
 from gatewayd.simulator import SimulatedDevice
@@ -142,6 +147,7 @@ class Welcome(Service):
             f"{talk} --for 3 '{subscribe}'",
             *self._link_lines(devicehive),
             *self._relay_lines(devicehive),
+            *self._iotkit_lines(devicehive),
         ]
         login = self._gateway.settings.devicehive.admin_login
         password = (self._data / DEV_ADMIN_PASSWORD).read_text().strip() if self._first else None
@@ -155,6 +161,10 @@ class Welcome(Service):
                 f"  DeviceHive     {url}  http://{devicehive}/rest",
                 *([f"  DeviceLink     http://{devicehive}/api/v1/devicelink"] * bool(self._echo)),
                 *([f"  Cloud Relay    http://{devicehive}/api/v1/devices"] * self._relays),
+                *(
+                    [f"  iotkit         ws://{devicehive}/  http://{devicehive}/v1/api"]
+                    * self._agents
+                ),
                 f"  administrator  {login}, {told} in {self._data / DEV_ADMIN_PASSWORD}",
                 f'  device         "{DEVICE}", simulated: commands echo, reboot, fail, slow; '
                 f"telemetry every second{', echo on a TCP port' if self._echo else ''}",
@@ -184,6 +194,21 @@ class Welcome(Service):
         )
         where = f"http://{devicehive}/api/v1/devices/{DEVICE}/request"
         return [f"curl -H \"Authorization: Bearer $({token})\" -H 'Remote-Query: /info' {where}"]
+
+    @property
+    def _agents(self) -> bool:
+        """Whether agents are served where DeviceHive is, and can activate devices."""
+        kept = (self._data / DEV_IOTKIT_CODE).exists()
+        return kept and self._address("iotkit") == self._address("devicehive")
+
+    def _iotkit_lines(self, devicehive: str) -> list[str]:
+        """Return the line that activates a device as agents do, when they are served."""
+        if not self._agents:
+            return []
+        code = shlex.quote(str(self._data / DEV_IOTKIT_CODE))
+        body = f'"{{\\"activationCode\\":\\"$(cat {code})\\"}}"'
+        where = f"http://{devicehive}/v1/api/devices/my-agent/activation"
+        return [f"curl -X PUT -H 'Content-Type: application/json' -d {body} {where}"]
 
     def _link_lines(self, devicehive: str) -> list[str]:
         """Return the line that opens a link to the simulated device, when there are links."""

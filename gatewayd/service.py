@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,13 +17,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.api.ops.health import Health
-from gatewayd.composition import Composition
+from gatewayd.composition import Api, Composition
 from gatewayd.configuration import TOKEN_APIS, Listen, Settings
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.errors import ConfigError
-from gatewayd.relay_composition import Api
 from gatewayd.transport.names import is_mine
-from gatewayd.transport.root import Mount, Root
+from gatewayd.transport.root import Root
 from gatewayd.transport.site import GatewaySite, HttpLimits
 
 
@@ -57,9 +56,7 @@ class Gateway(Service):
         self.core = self._parts.core
         self.links = self._parts.links
         self._apis = self._parts.apis
-        self._mounts: dict[str, Sequence[Mount]] = {
-            **self._apis, "ops": [Health(self._checks())],
-        }  # fmt: skip
+        self._health = Health(self._checks())
         self._sites = [self._site(listen) for listen in settings.listen]
 
     def _started(self) -> list[Api]:
@@ -77,7 +74,8 @@ class Gateway(Service):
             idle_seconds=limits.idle, connections=limits.connections,
             connections_per_address=limits.connections_per_address,
         )  # fmt: skip
-        root = Root([mount for name in listen.serve for mount in self._mounts[name]])
+        mounts = self._parts.mounts(listen.serve)
+        root = Root([*mounts, self._health] if "ops" in listen.serve else mounts)
         return GatewaySite(root, http, self.reactor)
 
     # Start
@@ -122,8 +120,8 @@ class Gateway(Service):
             )  # fmt: skip
         await self.core.plugins.start()
         self.core.start()
-        if self._parts.relaying is not None:
-            await self._parts.relaying.start()
+        for part in self._parts.parts:
+            await part.start()
         for api in self._started():
             api.start()
         self._serving = True
@@ -149,8 +147,8 @@ class Gateway(Service):
         stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._started()]
         await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites)])
         self._parts.lines.close()
-        if self._parts.relaying is not None:
-            self._parts.relaying.stop()
+        for part in self._parts.parts:
+            await part.stop()
         self.core.stop()
         await self._parts.store.stop()
         self.log.info("stopped")

@@ -21,6 +21,7 @@ from gatewayd.api.iotkit.rules import IotKitRules
 from gatewayd.api.iotkit.tokens import DeviceTokens
 from gatewayd.core.key_sets import FixedKeys
 from gatewayd.core.model import Event, Kind
+from gatewayd.core.queries import Filter, Replay
 from tests.api.iotkit import ACCOUNT, Kit, Timed, device_token, public_pem, signing_key
 from tests.api.scene import token
 from tests.api.web import Answered, request
@@ -113,8 +114,11 @@ class RestKit(Kit):
 
     async def telemetry(self) -> list[Event]:
         """Return the notifications with measurements."""
-        events = await self.events(Kind.NOTIFICATION)
-        return [event for event in events if event.name == "telemetry"]
+        wanted = Filter(kinds=frozenset({Kind.NOTIFICATION}), names=frozenset({"telemetry"}))
+        whole = Replay(
+            filter=wanted, since=0, now=self.core.wall(), limit=10_000, bytes=2**24
+        )  # fmt: skip
+        return list((await self.core.store.read(whole)).events)
 
     async def measured(self) -> list[tuple[int, Any]]:
         """Return when measurements were made, and what was measured."""

@@ -44,7 +44,8 @@ def left(kit: Kit) -> list[Any]:
     registrations = kit.api.registrations
     return [
         *kit.sessions(), *registrations._routed, *registrations._kept, *registrations._unfinished,
-        *registrations._registering, *registrations._told, *kit.clock.getDelayedCalls(), *kit.core.presence._attached,
+        *registrations._registering, *registrations._told,
+        *kit.clock.getDelayedCalls(), *kit.core.presence._attached,
         *kit.core.commands._couriers, *kit.core.timeline._fanout.of_stream(1),
         *range(kit.api.refusals.waiting),
     ]  # fmt: skip

@@ -253,7 +253,9 @@ async def test_presence(kit: Kit) -> None:
     await first.gone
     await second.bye()
     await until(lambda: not kit.sessions())
-    events = await kit.events(Kind.ATTACHED, Kind.DETACHED)
+    end = reactor.seconds() + PATIENCE
+    while len(events := await kit.events(Kind.ATTACHED, Kind.DETACHED)) < 4:
+        assert reactor.seconds() < end, "they were never recorded"
     assert [event.kind for event in events] == [
         Kind.ATTACHED, Kind.ATTACHED, Kind.DETACHED, Kind.DETACHED,
     ]  # fmt: skip
@@ -311,6 +313,8 @@ async def test_slow_database(kit: Kit) -> None:
     dashboard.send(actuation())
     await kit.recorded()
     await kit.says_nothing(device)
-    written.release()
+    held, written.held = written.held, None
+    assert held
+    held[0].callback(None)
     assert await device.next() == REGISTERED
     assert (await content(device))["command"] == "LED.v1.0"

@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 def test_dev_settings(tmp_path: Path) -> None:
     """--dev serves its APIs and ops on loopback and keeps its database in its directory."""
     settings = configuration.dev(tmp_path / "data")
-    apis = ["devicehive", "devicelink", "cloudrelay"]
+    apis = ["devicehive", "devicelink", "cloudrelay", "iotkit"]
     assert settings.listen == [
         Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=apis),
         Listen(endpoint="tcp:9090:interface=127.0.0.1", serve=["ops"]),
@@ -171,8 +171,10 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
 def test_dev_override_lasts_for_one_start(tmp_path: Path) -> None:
     """An override of an item of a list changes nothing for those who load settings later."""
     changed = configuration.dev(tmp_path, ["listen.0.serve.2=ops"])
-    assert changed.listen[0].serve == ["devicehive", "devicelink", "ops"]
-    assert configuration.dev(tmp_path).listen[0].serve == ["devicehive", "devicelink", "cloudrelay"]
+    assert changed.listen[0].serve == ["devicehive", "devicelink", "ops", "iotkit"]
+    assert configuration.dev(tmp_path).listen[0].serve == [
+        "devicehive", "devicelink", "cloudrelay", "iotkit",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def messages(output: str) -> list[dict[str, Any]]:
 @pytest_twisted.ensureDeferred
 async def test_every_line_works(dev: Daemon) -> None:
     """Each printed command line runs, and shows what it is there to show."""
-    info, ready, devices, echo, telemetry, link, relay = commands(await welcome(dev))
+    info, ready, devices, echo, telemetry, link, relay, agent = commands(await welcome(dev))
     assert "apiVersion" in json.loads(await shell(dev, info))
     assert json.loads(await shell(dev, ready))["ok"] is True
 
@@ -91,6 +91,7 @@ async def test_every_line_works(dev: Daemon) -> None:
     assert {each["deviceId"] for each in pushes} == {"simulated-device"}
     assert await shell(dev, link) == "hello\n"
     assert json.loads(await shell(dev, relay))["device"] == "simulated-device"
+    assert json.loads(await shell(dev, agent)).keys() == {"deviceToken", "domainId"}
 
 
 @pytest_twisted.ensureDeferred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gatewayd.api.iotkit.rules import IotKitRules
 from gatewayd.api.iotkit.tokens import DeviceToken, DeviceTokens
 from gatewayd.core.access import Action, Principal, Service
 from gatewayd.core.devices import DeviceChange, Devices
@@ -15,17 +16,17 @@ from gatewayd.errors import Denied, Invalid, Unauthenticated
 class Admission:
     """Finds the device that a token proves to be, or registers it.
 
-    :param auto_register: whether a device that is not known yet is registered; else it is refused
-        like one with a bad token.
+    :param rules: say whether a device that is not known yet is registered, and where; else it is
+        refused like one with a bad token.
     """
 
     def __init__(
-        self, registry: Registry, devices: Devices, tokens: DeviceTokens, auto_register: bool
+        self, registry: Registry, devices: Devices, tokens: DeviceTokens, rules: IotKitRules
     ) -> None:
         self._registry = registry
         self._devices = devices
         self._tokens = tokens
-        self._auto_register = auto_register
+        self._rules = rules
         service = Service(name="iotkit")
         self._registrar = Principal(frozenset({Action.DEVICE_REGISTER}), service=service)
 
@@ -53,10 +54,13 @@ class Admission:
         return device, proof
 
     async def _register(self, proof: DeviceToken) -> Device:
-        if not self._auto_register:
+        if not self._rules.auto_register:
             raise Unauthenticated("invalid")
         known = {"accountId": proof.account_id} if proof.account_id else {}
-        change = DeviceChange(name=proof.device_id, data=msgspec.json.encode({"iotkit": known}))
+        change = DeviceChange(
+            name=proof.device_id, data=msgspec.json.encode({"iotkit": known}),
+            network=self._rules.network, type=self._rules.type,
+        )  # fmt: skip
         try:
             return await self._devices.save(self._registrar, proof.device_id, change)
         except (Denied, Invalid):  # not an id that devices may have, or nowhere to put it

@@ -56,7 +56,7 @@ class IotKit:
     ) -> None:
         self.reactor = reactor
         self.rules = rules
-        self.admission = Admission(core.registry, core.devices, tokens, rules.auto_register)
+        self.admission = Admission(core.registry, core.devices, tokens, rules)
         self.registrations = Registrations(core, bindings, reactor)
         self.dashboard = Dashboard(core, rules, reactor)
         self.refusals = Pacing(reactor)

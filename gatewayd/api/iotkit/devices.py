@@ -19,6 +19,7 @@ from gatewayd.api.iotkit.errors import (
 from gatewayd.api.iotkit.facts import Facts
 from gatewayd.api.iotkit.fields import MOST_COMPONENTS, Component, DeviceUpdate
 from gatewayd.api.iotkit.messages import Members, present, read_object
+from gatewayd.api.iotkit.rules import IotKitRules
 from gatewayd.core.access import Action, Principal, Service
 from gatewayd.core.devices import DeviceChange, Devices
 from gatewayd.core.locks import Locks
@@ -59,7 +60,7 @@ def in_account(device: Device, account_id: str) -> bool:
 class IotDevices:
     """Changes devices, one change of each at a time, so that none undoes another.
 
-    :param wall: the time of day in ms.
+    :param wall: the time of day in ms. :param rules: say where new ones go.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class IotDevices:
         registry: Registry,
         index: ComponentIndex,
         wall: Callable[[], int],
+        rules: IotKitRules,
     ) -> None:
         self._devices = devices
         self._registry = registry
         self._index = index
         self._wall = wall
+        self._rules = rules
         self._locks = Locks()
         service = Service(name="iotkit")
         self._registrar = Principal(frozenset({Action.DEVICE_REGISTER}), service=service)
@@ -87,7 +90,10 @@ class IotDevices:
             device = await self._registry.device(device_id)
             if device is None:
                 kept = {"accountId": account_id, "created": self._wall()}
-                change = DeviceChange(name=device_id, data=_encode({"iotkit": kept}))
+                change = DeviceChange(
+                    name=device_id, data=_encode({"iotkit": kept}), network=self._rules.network,
+                    type=self._rules.type,
+                )  # fmt: skip
                 return await self._devices.save(self._registrar, device_id, change)
         if device.id != device_id or Facts.of(device).account_id != account_id:
             raise Refused(DEVICE_EXISTS)

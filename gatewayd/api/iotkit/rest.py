@@ -76,10 +76,10 @@ class IotKitRest:
         self._version = version
         admission = None
         if tokens is not None:
-            admission = Admission(core.registry, core.devices, tokens, rules.auto_register)
+            admission = Admission(core.registry, core.devices, tokens, rules)
         self._callers = Callers(core.authentication, core.devices, admission)
         index = ComponentIndex(core.store, core.registry, clock)
-        self._devices = IotDevices(core.devices, core.registry, index, core.wall)
+        self._devices = IotDevices(core.devices, core.registry, index, core.wall, rules)
         self._activations = Activations(self._devices, accounts, issuer, clock)
         self._control = Control(core, index, rules, catalogue)
 

@@ -1,4 +1,4 @@
-"""What the daemon consists of, built from its settings and put together."""
+"""All parts of the daemon, put together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from twisted.internet.threads import deferToThreadPool
 
 from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
 from gatewayd.api.devicelink.api import DeviceLink
+from gatewayd.api.iotkit.api import IotKit, IotKitAlone
+from gatewayd.composition.iotkit import IotKitPart
+from gatewayd.composition.part import Api, Part
+from gatewayd.composition.relaying import Relaying
 from gatewayd.configuration import DeviceLink as LinkSettings
 from gatewayd.configuration import Settings
 from gatewayd.core.addresses import Addresses
@@ -20,11 +24,11 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
-from gatewayd.relay_composition import Api, Relaying
 from gatewayd.storage.sqlite import SQLiteStore
 from gatewayd.transport.lines import SocketLines
 from gatewayd.transport.names import Names, is_mine
 from gatewayd.transport.ports import PortPool
+from gatewayd.transport.root import Mount
 from gatewayd.transport.websocket import WebSocketLimits
 
 
@@ -33,7 +37,8 @@ class Composition:
 
     :param ports: returns the listeners that are open now.
     :ivar apis: those that a listener serves; each by the name in the settings that serves it.
-    :ivar links: None when no listener serves them. :ivar relaying: likewise.
+    :ivar parts: what some of them stand on.
+    :ivar links: None when no listener serves them.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Composition:
         self.core = Core(self.store, _tokens(settings, wall), in_thread, wall, reactor, retention)
         self.lines = SocketLines(PortPool(*settings.devicelink.port_range, reactor), reactor)
         self.links: Links | None = None
-        self.relaying: Relaying | None = None
+        self.parts: list[Part] = []
         self.apis: dict[str, list[Api]] = {}
         names = Names(in_thread, reactor)
         if settings.serves("devicehive"):
@@ -66,8 +71,22 @@ class Composition:
             addresses = self._addresses(
                 relay.allowed_device_nets, relay.allowed_device_ports, names
             )
-            self.relaying = Relaying(settings, self.core, addresses, in_thread, reactor, wall)
-            self.apis["cloudrelay"] = self.relaying.apis
+            relaying = Relaying(settings, self.core, addresses, in_thread, reactor, wall)
+            self._add("cloudrelay", relaying)
+        if settings.serves("iotkit"):
+            sockets = _web_sockets(settings)
+            self._add("iotkit", IotKitPart(settings, self.core, sockets, reactor, wall))
+
+    def _add(self, name: str, part: Part) -> None:
+        self.parts.append(part)
+        self.apis[name] = part.apis
+
+    def mounts(self, serve: Sequence[str]) -> list[Mount]:
+        """Return what a listener serves, by the names in the settings; "ops" is another's."""
+        mounts = [api for name in serve for api in self.apis.get(name, [])]
+        if list(serve) == ["iotkit"]:
+            return [IotKitAlone(api) for api in mounts if isinstance(api, IotKit)]
+        return list(mounts)
 
     def _links(self, names: Names) -> Links:
         core, settings = self.core, self._settings.devicelink
@@ -122,12 +141,16 @@ def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:
         in_flight=limits.in_flight, subscriptions=limits.subscriptions,
         authentication=limits.authentication, json_depth=limits.json_depth,
     )  # fmt: skip
-    sockets = WebSocketLimits(
+    return DeviceHive(core, reactor, session, _web_sockets(settings))
+
+
+def _web_sockets(settings: Settings) -> WebSocketLimits:
+    limits = settings.limits
+    return WebSocketLimits(
         message=limits.ws_message, send_window=limits.send_window, keepalive=limits.keepalive,
         connections=limits.connections,
         connections_per_address=limits.connections_per_address,
     )  # fmt: skip
-    return DeviceHive(core, reactor, session, sockets)
 
 
 def _link_rules(settings: LinkSettings) -> LinkRules:

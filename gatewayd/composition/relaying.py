@@ -1,15 +1,16 @@
-"""What relays requests, built from its settings and put together: a part of the composition."""
+"""The part that relays requests to devices, with the tokens that open it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from gatewayd.api.cloudrelay.api import CloudRelay, RelayWire
 from gatewayd.api.cloudrelay.blobs import PATH as BLOBS
 from gatewayd.api.cloudrelay.blobs import Blobs
 from gatewayd.api.oauth.api import OAuth
+from gatewayd.composition.part import Api
 from gatewayd.configuration import Issuer as IssuerSettings
 from gatewayd.configuration import OAuth as OAuthSettings
 from gatewayd.configuration import Settings
@@ -33,17 +34,6 @@ from gatewayd.device.ways import Ways
 from gatewayd.errors import ConfigError
 from gatewayd.transport.body import BodyRoom, BodyRules
 from gatewayd.transport.fetch import fetch
-from gatewayd.transport.root import Mount
-
-
-class Api(Mount, Protocol):
-    """An API that has to be started and stopped."""
-
-    def start(self) -> None:
-        """Begin to serve."""
-
-    async def stop(self, timeout: float) -> None:
-        """Finish what was begun, close what is open."""
 
 
 class Relaying:
@@ -104,7 +94,7 @@ class Relaying:
         """Open the keys. :raises Unavailable: a new one cannot be kept."""
         await self._keys.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Stop the timers, and close the connections that are kept."""
         self._keys.stop()
         self._devices.close()
