@@ -126,13 +126,8 @@ def test_messages() -> None:
 def test_facts() -> None:
     """What a device's data does not say has a default, whatever is there instead."""
     uid = str(uuid5(NAMESPACE_URL, "gatewayd:NODE.1"))
-    for data in (
-        None,
-        {},
-        {"iotkit": None},
-        {"iotkit": []},
-        {"iotkit": {"accountId": 5, "uid": ""}},
-    ):
+    strange: list[Any] = [None, [], {"accountId": 5, "uid": ""}]
+    for data in (None, {}, *({"iotkit": each} for each in strange)):
         assert Facts.of(device(data)) == Facts(None, "Node.1", uid)
     said = {"accountId": "a", "gatewayId": "g", "uid": uid.upper(), "components": []}
     assert Facts.of(device({"iotkit": said, "x": 1})) == Facts("a", "g", uid)

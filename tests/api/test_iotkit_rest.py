@@ -153,7 +153,9 @@ async def test_activate_refused(rest: RestKit) -> None:
     told = await rest.ask(path, {"activationCode": CODE}, None, 403)
     assert told == {**FORBIDDEN, "errors": ["the device is blocked"]}
     for name in ("a%20b", "%C3%BC", "x" * 129, "a%2Fb"):
-        told = await rest.ask(f"PUT /devices/{name}/activation", {"activationCode": CODE}, None, 400)
+        told = await rest.ask(
+            f"PUT /devices/{name}/activation", {"activationCode": CODE}, None, 400
+        )
         assert told["code"] == 1400
     for body in ({}, {"activationCode": 5}, {"activationCode": None}, [], None, "x", b"{", b""):
         told = await rest.ask(path, body, None, 400)

@@ -210,9 +210,7 @@ async def test_repeated(rest: RestKit) -> None:
 async def test_at_once(rest: RestKit) -> None:
     """Submissions that come at once are all recorded, each in its own order."""
     await rest.equip()
-    bodies = [
-        submission(*[item(str(10 * n + m), 1_000 + m) for m in range(5)]) for n in range(10)
-    ]
+    bodies = [submission(*[item(str(10 * n + m), 1_000 + m) for m in range(5)]) for n in range(10)]
     done = [Deferred.fromCoroutine(rest.own("POST /data/D", each, 201)) for each in bodies]
     await gatherResults(done)
     values = [value["temp"] for _, value in await rest.measured()]
