@@ -33,19 +33,20 @@ _BASE_URL = re.compile(
 )
 #: "This network", and what was never given out, with the broadcast address at its end.
 _NOBODY = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
-#: What was found out is remembered of so many, texts of at most so many characters.
+#: What was found out is remembered of so many texts, of at most so many characters.
 _REMEMBERED = 4096
-_LONGEST_REMEMBERED = 512
+_LONGEST_REMEMBERED = 1024
 
+_Text = TypeVar("_Text", str, bytes)
 _Result = TypeVar("_Result")
 
 
-def _remembering(parse: Callable[[str], _Result]) -> Callable[[str], _Result]:
+def remembering(parse: Callable[[_Text], _Result]) -> Callable[[_Text], _Result]:
     """Let a function remember its results: every relayed request asks for the same again."""
     remembered = lru_cache(_REMEMBERED)(parse)
 
     @wraps(parse)
-    def ask(text: str) -> _Result:
+    def ask(text: _Text) -> _Result:
         return remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
 
     return ask
@@ -67,7 +68,7 @@ class _Data(msgspec.Struct, frozen=True):
     address: _Registered | None = None
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class BaseUrl:
     """Where a device's HTTP server is, and under which path.
 
@@ -86,7 +87,7 @@ class BaseUrl:
     path: str
 
 
-@_remembering
+@remembering
 def parse_base_url(text: str) -> BaseUrl:
     """Return the parts of a base URL: ``http(s)://host[:port][/path]``.
 
@@ -131,14 +132,20 @@ def base_url(device: Device) -> BaseUrl | None:
 
     :raises NoAddress: what its data says about that is wrong.
     """
+    return base_url_in(device.data or b"{}")
+
+
+@remembering
+def base_url_in(data: bytes) -> BaseUrl | None:
+    """Return what a device's data says of that; see :func:`base_url`."""
     try:
-        text = msgspec.json.decode(_registered(device).base_url, type=str | None)
+        text = msgspec.json.decode(_registered(data).base_url, type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise NoAddress("its baseUrl is not a text") from None
     return None if text is None else parse_base_url(text)
 
 
-@_remembering
+@remembering
 def parse_address(host: str) -> IPAddress | None:
     """Return an IP address, None for a name; IPv4 that is mapped into IPv6 is IPv4."""
     if host.startswith("[") and host.endswith("]"):
@@ -202,7 +209,7 @@ class Addresses:
         :raises NoAddress: the device has none, or its name is unknown.
         :raises Denied: ``"destination"``, with the rule that refuses it as the key.
         """
-        registered = _registered(device)
+        registered = _registered(device.data or b"{}")
         if not registered.host:
             raise NoAddress("its data has no address.host")
         if registered.ports is not None and port not in registered.ports:
@@ -268,13 +275,13 @@ class Addresses:
         return "" if networks else f"{address} is not in allowed_device_nets"
 
 
-def _registered(device: Device) -> _Registered:
+def _registered(data: bytes) -> _Registered:
     """Return what a device's data says about its address; nothing when there is nothing.
 
     :raises NoAddress: it is malformed.
     """
     try:
-        data = msgspec.json.decode(device.data or b"{}", type=_Data | None)
+        decoded = msgspec.json.decode(data, type=_Data | None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise NoAddress("its data.address is malformed") from None
-    return _Registered() if data is None or data.address is None else data.address
+    return _Registered() if decoded is None or decoded.address is None else decoded.address

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -38,22 +38,23 @@ class Lanes:
         self._clock = clock
         self._lanes: dict[Hashable, _Lane] = {}
 
-    @asynccontextmanager
-    async def hold(self, key: Hashable, patience: float) -> AsyncIterator[None]:
-        """Hold a place.
+    def hold(self, key: Hashable, patience: float) -> AbstractAsyncContextManager[None]:
+        """Hold a place while the block runs.
 
         :param patience: seconds to wait for one.
         :raises TooMany: ``"device"``: there are too many that wait, or none came free in time.
         """
-        lane = self._lanes.setdefault(key, _Lane())
+        return _Place(self, key, patience)
+
+    async def take(self, key: Hashable, patience: float) -> None:
+        """Begin to hold a place, until :meth:`leave`; see :meth:`hold`."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
         if lane.busy < self._width and not lane.waiting:
             lane.busy += 1
         else:
             await self._wait(lane, patience)
-        try:
-            yield
-        finally:
-            self._leave(key, lane)
 
     async def _wait(self, lane: _Lane, patience: float) -> None:
         if len(lane.waiting) >= self._queue:
@@ -72,12 +73,13 @@ class Lanes:
         lane.waiting.remove(place)
         place.errback(TooMany("device"))
 
-    def _leave(self, key: Hashable, lane: _Lane) -> None:
-        """Pass the place on to who waits longest.
+    def leave(self, key: Hashable) -> None:
+        """Hold a place no more: it is passed on to who waits longest.
 
         Who is over at once comes back here while its place is passed on: its own is left to the
         loop, so that a long queue of such is no deep recursion.
         """
+        lane = self._lanes[key]
         lane.busy -= 1
         if lane.passing:
             return
@@ -88,3 +90,20 @@ class Lanes:
         lane.passing = False
         if not lane.busy:
             del self._lanes[key]
+
+
+class _Place(AbstractAsyncContextManager[None]):
+    """A place for a block; ``asynccontextmanager`` would cost as much as all the rest of it."""
+
+    __slots__ = ("_key", "_lanes", "_patience")
+
+    def __init__(self, lanes: Lanes, key: Hashable, patience: float) -> None:
+        self._lanes = lanes
+        self._key = key
+        self._patience = patience
+
+    async def __aenter__(self) -> None:
+        await self._lanes.take(self._key, self._patience)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lanes.leave(self._key)

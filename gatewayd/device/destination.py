@@ -9,7 +9,7 @@ from gatewayd.core.line import Address
 from gatewayd.core.model import DeviceLogin
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Destination:
     """All that has to be the same if a connection is to be used again.
 

@@ -10,7 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
 
-from gatewayd.core.addresses import Addresses, BaseUrl, base_url
+from gatewayd.core.addresses import Addresses, BaseUrl, base_url, parse_address
 from gatewayd.core.exchange import Answer, Headers, Request
 from gatewayd.core.model import Device, DeviceLogin
 from gatewayd.device.connection import Connection, Stale
@@ -82,7 +82,7 @@ class HttpDevices:
         text = head(request, path, base, login)
         now = self._reactor.seconds()
         times = _Times(until=now + request.respond, connected=now + self._rules.connect)
-        destination = await self._connecting(self._find(device, base, login), times)
+        destination = await self._find(device, base, login, times)
         response = await self._ask(destination, request, text, times)
         return Answer(
             status=response.head.status, headers=self._headers(response.head), body=response.body
@@ -92,9 +92,13 @@ class HttpDevices:
         """Close the connections that no exchange is using."""
         self._pool.close()
 
-    async def _find(self, device: Device, base: BaseUrl, login: DeviceLogin | None) -> Destination:
+    async def _find(
+        self, device: Device, base: BaseUrl, login: DeviceLogin | None, times: _Times
+    ) -> Destination:
+        finding = self._addresses.find_host(base.host, base.port)
+        named = parse_address(base.host) is None  # only names take their time
         try:
-            address = await self._addresses.find_host(base.host, base.port)
+            address = await (self._connecting(finding, times) if named else finding)
         except NoAddress as error:
             raise Offline(str(error)) from None
         return Destination(device=device.uid, base=base, address=address, login=login)

@@ -15,9 +15,11 @@ class Pool:
     def __init__(self, clock: IReactorTime, rules: HttpRules) -> None:
         self._clock = clock
         self._rules = rules
-        #: Every connection that is kept, the longest kept first.
-        self._timers: dict[Connection, IDelayedCall] = {}
+        #: Every connection that is kept, the longest kept first, and until when.
+        self._until: dict[Connection, float] = {}
         self._kept: dict[Destination, list[Connection]] = {}
+        #: One timer for all, which is left as it is when a connection is taken.
+        self._timer: IDelayedCall | None = None
         self._closed = False
 
     def take(self, destination: Destination) -> Connection | None:
@@ -33,26 +35,38 @@ class Pool:
         """See :class:`~gatewayd.device.connection.Owner`."""
         kept = self._kept.setdefault(connection.destination, [])
         kept.append(connection)
-        self._timers[connection] = self._clock.callLater(self._rules.kept_idle, connection.close)
+        self._until[connection] = self._clock.seconds() + self._rules.kept_idle
         if self._closed or len(kept) > self._rules.kept_each:
             kept[0].close()
-        elif len(self._timers) > self._rules.kept:
-            next(iter(self._timers)).close()
+        elif len(self._until) > self._rules.kept:
+            next(iter(self._until)).close()
+        if self._timer is None and not self._closed:
+            self._timer = self._clock.callLater(self._rules.kept_idle, self._expire)
 
     def forget(self, connection: Connection) -> None:
         """See :class:`~gatewayd.device.connection.Owner`."""
-        timer = self._timers.pop(connection, None)
-        if timer is None:
+        if self._until.pop(connection, None) is None:
             return
-        if timer.active():
-            timer.cancel()
         kept = self._kept[connection.destination]
         kept.remove(connection)
         if not kept:
             del self._kept[connection.destination]
 
+    def _expire(self) -> None:
+        """Close the connections that nobody wanted for so long."""
+        self._timer = None
+        now = self._clock.seconds()
+        for connection, until in list(self._until.items()):
+            if until > now:
+                self._timer = self._clock.callLater(until - now, self._expire)
+                return
+            connection.close()
+
     def close(self) -> None:
         """Close every connection, also those that are given back later."""
         self._closed = True
-        for connection in list(self._timers):
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        for connection in list(self._until):
             connection.abort()

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gatewayd.core.addresses import base_url
+from gatewayd.core.addresses import base_url_in, remembering
 from gatewayd.core.exchange import Adapter, Queue
 from gatewayd.core.model import Device
 from gatewayd.errors import NoAddress
@@ -56,11 +56,16 @@ class Ways:
 
 def way(device: Device) -> Way:
     """Return the way to a device. :raises NoAddress: its data is malformed."""
+    return _way(device.data or b"{}")
+
+
+@remembering
+def _way(text: bytes) -> Way:
     try:
-        data = msgspec.json.decode(device.data or b"{}", type=_Data | None)
+        data = msgspec.json.decode(text, type=_Data | None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise NoAddress("its data.relay is malformed") from None
     chosen = None if data is None or data.relay is None else data.relay.adapter
     if chosen is not None:
         return chosen
-    return Way.ATTACHED if base_url(device) is None else Way.HTTP
+    return Way.ATTACHED if base_url_in(text) is None else Way.HTTP

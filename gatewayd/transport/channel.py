@@ -71,6 +71,9 @@ class GatewayChannel(HTTPChannel):
     totalHeadersSize = sys.maxsize
 
     _transport: Any = None
+    _secure: bool | None = None
+    _host: Any = None
+    _peer: Any = None
     _body: BodyPace  # of the latest body
     # Twisted sets it with a request line, and deletes it when the request is complete.
     _path = b""
@@ -86,6 +89,26 @@ class GatewayChannel(HTTPChannel):
         self._discarded = 0
         #: the client's address, while the site counts this connection
         self.counted: str | None = None
+
+    # ---- what requests ask of every connection, and Twisted finds out anew each time
+
+    def isSecure(self) -> bool:
+        """Whether it is encrypted."""
+        if self._secure is None:
+            self._secure = super().isSecure()
+        return self._secure
+
+    def getHost(self) -> Any:
+        """Return our address."""
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
+
+    def getPeer(self) -> Any:
+        """Return the client's address."""
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
 
     # ---- life of the connection
 

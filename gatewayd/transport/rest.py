@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, TypeVar, cast
-from urllib.parse import quote, unquote
 
 import attrs
 import msgspec
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import BaseConverter
 
 from gatewayd.errors import GatewayError
 from gatewayd.transport.request import GatewayRequest, error_body
+from gatewayd.transport.segment import Segment
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
@@ -30,6 +29,9 @@ _log = Logger()
 _OVERRIDES = frozenset({b"PUT", b"DELETE", b"HEAD", b"OPTIONS"})
 _BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+#: Of so many requests it is remembered where they go, of paths of at most so many bytes.
+_REMEMBERED = 1024
+_LONGEST_REMEMBERED = 256
 
 
 class BadBody(ValueError):
@@ -94,32 +96,6 @@ def _charset(content_type: str) -> str:
     return "utf-8"
 
 
-class Segment(BaseConverter):
-    """``<seg:name>``: one path segment that may contain any character, ``/`` included.
-
-    ``<seg('a', 'b'):name>`` is any segment but these, which stand for something else there.
-
-    Twisted decodes each segment and Klein joins them with ``/``, so an encoded slash in an id
-    would end the segment. The root resource therefore quotes ``%`` and ``/`` again in each
-    segment, and this converter undoes that.
-    """
-
-    part_isolating = True
-
-    def __init__(self, rules: Any, *others: str) -> None:
-        super().__init__(rules)
-        words = "|".join(re.escape(word) for word in others)
-        self.regex = rf"(?!(?:{words})\Z)[^/]+" if others else "[^/]+"
-
-    def to_python(self, value: str) -> str:
-        """Decode the segment."""
-        return unquote(value)
-
-    def to_url(self, value: Any) -> str:
-        """Encode a value for use as one segment."""
-        return quote(quote(str(value), safe=""), safe="")
-
-
 class JsonApp(Klein):
     """A Klein application whose every response has one API's form.
 
@@ -150,6 +126,8 @@ class JsonApp(Klein):
         self.preflight = preflight or Answer(HTTPStatus.OK)
         self.preflight_only = preflight_only
         self.method_override = method_override
+        #: the names of the endpoints that answer a request themselves, unlike plain Klein routes
+        self.answering: set[str] = set()
         # The defaults answer "//" and a trailing "/" with redirects that no client here follows.
         self.url_map.merge_slashes = False
         self.url_map.strict_slashes = False
@@ -171,6 +149,7 @@ class JsonApp(Klein):
             bound.preflight = self.preflight
             bound.preflight_only = self.preflight_only
             bound.method_override = self.method_override
+            bound.answering = self.answering
         return bound
 
     def resource(self, below: int = 0) -> RestResource:
@@ -203,13 +182,12 @@ class JsonApp(Klein):
         verbs = list(methods)
 
         def declare(handler: Handler) -> Handler:
-            async def endpoint(*args: Any, **segments: Any) -> bytes:
-                work = handler(*args, **segments)
-                result = await (work if cancellable else self._to_the_end(work, args[-1]))
-                return prepare(args[-1], _as_answer(result, status))
+            def endpoint(*args: Any, **segments: Any) -> None:
+                request = args[-1]
+                answering = self._answer(handler(*args, **segments), request, status)
+                _start(answering, request if cancellable else None)
 
-            # Klein would name the endpoint after the function, and so lose equal names.
-            self.route(path, methods=verbs, endpoint=f"{' '.join(verbs)} {path}")(endpoint)
+            self._declare(path, verbs, endpoint)
             return handler
 
         return declare
@@ -233,30 +211,48 @@ class JsonApp(Klein):
         verbs = None if methods is None else list(methods)
 
         def declare(handler: Handler) -> Handler:
-            def endpoint(*args: Any, **segments: Any) -> Deferred[Any]:
+            def endpoint(*args: Any, **segments: Any) -> None:
                 request = args[-1]
-                headers = request.responseHeaders.copy()
-                work: Any = handler(*args, **segments)
-                return ensureDeferred(work).addErrback(_stop_stream, request, headers)
+                _start(self._stream(handler(*args, **segments), request), request)
 
-            name = f"{' '.join(verbs or ['*'])} {path}"
-            self.route(path, methods=verbs, endpoint=name)(endpoint)
+            self._declare(path, verbs, endpoint)
             return handler
 
         return declare
 
-    def _to_the_end(self, work: Awaitable[Any], request: Request) -> Deferred[Any]:
-        """Run a handler that goes on when nobody waits for its result any more."""
-        result: Deferred[Any] = Deferred()
+    def _declare(self, path: str, verbs: list[str] | None, endpoint: Callable[..., None]) -> None:
+        # Klein would name the endpoint after the function, and so lose equal names.
+        name = f"{' '.join(verbs or ['*'])} {path}"
+        self.answering.add(name)
+        self.route(path, methods=verbs, endpoint=name)(endpoint)
 
-        def settle(outcome: Any) -> None:
-            if not result.called:
-                result.callback(outcome)
-            elif isinstance(outcome, Failure):
-                self.translate(request, outcome)  # nobody is told, but a defect is logged
+    async def _answer(self, work: Awaitable[Any], request: GatewayRequest, status: int) -> None:
+        """Answer a request with what its handler returns or raises, if somebody waits for it."""
+        try:
+            body = prepare(request, _as_answer(await work, status))
+        except Exception as error:
+            if request.gone and isinstance(error, CancelledError):
+                return
+            body = prepare(request, self.translate(request, Failure()))
+        if not request.gone:
+            request.write(body)
+            request.finish()
 
-        ensureDeferred(work).addBoth(settle)  # type: ignore[arg-type]
-        return result
+    async def _stream(self, work: Awaitable[None], request: GatewayRequest) -> None:
+        """Let a handler write a response, and end it; cut it off when it fails in the middle."""
+        before = {name: [*values] for name, values in request.responseHeaders.getAllRawHeaders()}
+        try:
+            await work
+        except Exception as error:
+            if request.startedWriting or request.gone:
+                if not isinstance(error, (GatewayError, CancelledError)):
+                    _log_defect(request, Failure())
+                request.cut_off()
+                return
+            request.responseHeaders = Headers(before)
+            request.write(prepare(request, self.translate(request, Failure())))
+        if not request.gone:
+            request.finish()
 
     def translate(self, request: Request, failure: Failure) -> Answer:
         """Find the answer to an exception; log it with its traceback if nobody expected it."""
@@ -269,7 +265,7 @@ class JsonApp(Klein):
             answer = plain_errors(RuntimeError())
         known = isinstance(error, (GatewayError, HTTPException))
         if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and not known:
-            _log.failure("{method} failed", failure=failure, method=request.method.decode("ascii"))
+            _log_defect(request, failure)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             allowed = ", ".join(sorted(error.valid_methods))
             answer = attrs.evolve(answer, headers={"Allow": allowed, **answer.headers})
@@ -283,12 +279,15 @@ class RestResource(KleinResource):
         super().__init__(app)
         self._json_app = app
         self._below = below
+        self._cors = [(key.encode(), value.encode()) for key, value in (app.cors or {}).items()]
+        # The same few devices are asked for again and again: that costs as much as their answers.
+        self._remembered = lru_cache(_REMEMBERED)(self._find)
 
     def render(self, request: Request) -> Any:  # type: ignore[override]
         """Apply CORS and method override, then route."""
         app = self._json_app
         request.defaultContentType = None
-        for name, value in (app.cors or {}).items():
+        for name, value in self._cors:
             request.setHeader(name, value)
         if app.method_override:
             override_method(request)
@@ -299,10 +298,27 @@ class RestResource(KleinResource):
             request.postpath = (request.postpath or [])[self._below :]
             if request.postpath[:-1] and not request.postpath[0]:
                 raise NotFound  # the routing would not see the empty segment
-            return super().render(request)
+            endpoint, segments = self._match(request)
+            if endpoint not in app.answering:
+                return super().render(request)
+            app.execute_endpoint(endpoint, request, **segments)
         except Exception:
             # For instance Werkzeug's BadHost; Klein handles only what comes after the binding.
             return send(request, app.translate(request, Failure()))
+        return NOT_DONE_YET
+
+    def _match(self, request: Request) -> tuple[str, Mapping[str, Any]]:
+        """Find the endpoint for a request, and its arguments. :raises HTTPException: there is none.
+
+        :raises UnicodeDecodeError: the method is no text.
+        """
+        path = b"/".join(request.postpath or ())
+        match = self._remembered if len(path) <= _LONGEST_REMEMBERED else self._find
+        return match(request.getRequestHostname(), request.method, path)
+
+    def _find(self, host: bytes, method: bytes, path: bytes) -> tuple[str, Mapping[str, Any]]:
+        routes = self._json_app.url_map.bind(host.decode("ascii"))
+        return routes.match("/" + path.decode(), method.decode())
 
     def _answers_options(self, request: Request) -> bool:
         """Tell whether that is an ``OPTIONS`` that no route is asked about."""
@@ -313,20 +329,16 @@ class RestResource(KleinResource):
         return not app.preflight_only or all(request.getHeader(name) for name in asked)
 
 
-def _stop_stream(
-    failure: Failure, request: GatewayRequest, headers: Headers
-) -> Failure | Deferred[None]:
-    """Cut off a response that failed after its beginning; any other becomes an error answer.
+def _start(answering: Coroutine[Any, Any, None], request: Request | None) -> None:
+    """Answer a request. :param request: whose client's going ends that; None: nothing does."""
+    work = Deferred.fromCoroutine(answering)
+    if request is not None and not work.called:
+        request.notifyFinish().addErrback(lambda _: work.cancel())
+    work.addErrback(lambda failure: _log.failure("An answer was not sent", failure=failure))
 
-    :param headers: what the answer had before the handler added its own.
-    """
-    if not (request.startedWriting or request.gone):
-        request.responseHeaders = headers
-        return failure
-    if failure.check(GatewayError, CancelledError) is None:
-        _log.failure("{method} failed", failure=failure, method=request.method.decode("ascii"))
-    request.cut_off()
-    return Deferred()  # Klein must not finish the response; it gives up when the client is gone
+
+def _log_defect(request: Request, failure: Failure) -> None:
+    _log.failure("{method} failed", failure=failure, method=request.method.decode("ascii"))
 
 
 def _as_answer(result: Any, status: int) -> Answer:

@@ -42,12 +42,12 @@ def component(cid: str = CID, name: str = "temp", type_: str = "temperature.v1.0
     return {"cid": cid, "name": name, "type": type_}
 
 
-def item(value: str = "21.5", on: int = 1_000, cid: str = CID, **more: Any) -> dict[str, Any]:
+def item(value: Any = "21.5", on: int = 1_000, cid: str = CID, **more: Any) -> dict[str, Any]:
     """Return a measurement."""
     return {"componentId": cid, "on": on, "value": value, **more}
 
 
-def submission(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
+def submission(*items: Any, **more: Any) -> dict[str, Any]:
     """Return measurements as agents submit them."""
     return {"accountId": ACCOUNT, "on": 5_000, "data": list(items), **more}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from gatewayd.core.model import Kind
 from gatewayd.errors import Unavailable
@@ -198,10 +199,13 @@ async def test_gone_meanwhile(kit: Kit) -> None:
     assert await kit.events(Kind.ATTACHED) == []
 
 
-@pytest.mark.parametrize("change", ["blocked", "deleted"])
+@pytest.mark.parametrize("change", ["blocked", "deleted", "spelled anew"])
 @pytest_twisted.ensureDeferred
 async def test_changed_meanwhile(kit: Kit, change: str) -> None:
-    """A device that is blocked or deleted while its registration is written is refused."""
+    """A device that is blocked or deleted while its registration is written is refused.
+
+    So it is when another was registered since whose id differs in case.
+    """
     written = Written()
     await kit.start(written)
     await kit.save()
@@ -213,6 +217,8 @@ async def test_changed_meanwhile(kit: Kit, change: str) -> None:
         await kit.save(blocked=True)
     else:
         await kit.core.devices.delete(await kit.root(), "D")
+    if change == "spelled anew":
+        await kit.save("d")
     held, written.held = written.held, None
     held[0].callback(None)
     await ends(client, INVALID_TOKEN, POLICY)
@@ -280,6 +286,25 @@ async def test_stop(kit: Kit) -> None:
     for client in (*devices, dashboard, late):
         assert await closing(client) == (1001, "going away")
     assert left(kit) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_stop_waits(kit: Kit) -> None:
+    """Stopping is over when it is written that nobody is connected, or after its timeout."""
+    written = Written()
+    await kit.start(written)
+    for name in "AB":
+        await kit.device(name)
+    written.held = []
+    stopping = Deferred.fromCoroutine(kit.api.stop(2.0))
+    await until(lambda: len(written.held or ()) == 2 and not kit.sessions())
+    written.release()
+    await turn()
+    assert not stopping.called
+    kit.clock.advance(2.0)
+    await stopping
+    assert written.rows == {"A": False, "B": True}
+    written.release()
 
 
 # Clients that answer every close with a new socket

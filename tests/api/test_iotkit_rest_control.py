@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd.api.iotkit.rules import IotKitRules
-from gatewayd.core.model import Kind
+from gatewayd.core.model import CommandDraft, Kind
 from tests.api.iotkit import ACCOUNT, device_token
 from tests.api.iotkit_rest import (
     ADMIN,
@@ -32,7 +32,7 @@ SWITCH = component(type_="powerswitch.v1.0")
 DAY = 86_400_000
 
 
-def orders(*wanted: dict[str, Any], **more: Any) -> dict[str, Any]:
+def orders(*wanted: Any, **more: Any) -> dict[str, Any]:
     """Return a request of a dashboard."""
     return {"commands": list(wanted), "complexCommands": [], **more}
 
@@ -248,3 +248,33 @@ async def test_times(rest: RestKit) -> None:
     for query in ("?from=x", "?to=1.5", "?from=1e3", "?from=%C2%B2", "?to=" + "9" * 400, "?to=--1"):
         told = await rest.ask(LIST + query, status=400)
         assert told["message"] == "Invalid request", query
+
+
+@pytest_twisted.ensureDeferred
+async def test_most(rest: RestKit) -> None:
+    """A thousand at once are sent, and listed; of more the newest."""
+    await rest.equip()
+    many = [order(value=str(n)) for n in range(1000)]
+    await rest.ask(CONTROL, orders(*many))
+    assert await values(rest) == [str(n) for n in reversed(range(1000))]
+    await rest.ask(CONTROL, orders(order(value="one more")))
+    assert await values(rest) == ["one more", *[str(n) for n in reversed(range(1, 1000))]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_odd_commands(rest: RestKit) -> None:
+    """Whatever others send as commands, the list can be read."""
+    await rest.own("GET /devices/D")
+    device = await rest.save()
+    odd = [
+        b'{"componentId":"\\ud800","params":[]}', b'{"actuation":{"content":{"c":"\\ud800"}}}',
+        b'{"actuation":{"content":{"componentId":7,"params":5}}}',
+        b'{"actuation":{"transport":[],"content":{"accountId":{}}}}', b'{"actuation":5}',
+        b'{"componentId":"c","params":{}}', None,
+    ]  # fmt: skip
+    for parameters in odd:
+        draft = CommandDraft(parameters=parameters)
+        await rest.core.commands.insert(await rest.root(), device, "odd", draft)
+    with no_failures():
+        listed = await rest.own(LIST)
+    assert [each["params"] for each in listed] == [[], 5]

@@ -47,6 +47,9 @@ class Preference:
     wait: float = 0.0
 
 
+_NO_PREFERENCE = Preference()
+
+
 def read_request(
     request: Any, number: str, passed: Sequence[str], respond: float, gateway: str
 ) -> Request:
@@ -112,7 +115,10 @@ def read_key(request: Any) -> str | None:
 
 def read_preference(request: Any) -> Preference:
     """Return how the caller wants to be answered; what is not understood does not count."""
-    fields = b",".join(request.requestHeaders.getRawHeaders(b"Prefer", [])).decode("latin-1")
+    values = request.requestHeaders.getRawHeaders(b"Prefer")
+    if values is None:
+        return _NO_PREFERENCE
+    fields = b",".join(values).decode("latin-1")
     preferences: dict[str, str] = {}
     for field in fields.split(","):
         name, _, value = field.partition(";")[0].partition("=")
@@ -126,6 +132,8 @@ def _arguments(request: Any) -> dict[str, list[str]]:
     """Return the arguments of the URL, by their names in lower case."""
     query = request.uri.partition(b"?")[2].decode("latin-1")
     arguments: dict[str, list[str]] = {}
+    if not query:
+        return arguments
     for name, value in parse_qsl(query, keep_blank_values=True):
         arguments.setdefault(name.lower(), []).append(value)
     return arguments

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
@@ -32,16 +33,19 @@ def kept_of(device: Device) -> Members:
     return read_object(read_object(device.data).get("iotkit"))
 
 
-def components_of(device: Device) -> list[Component]:
+def components_of(device: Device) -> Sequence[Component]:
     """Return the components of a device; what others wrote there that is none is left out."""
-    if b'"iotkit"' not in (device.data or b""):
-        return []
+    return _components(device.data) if b'"iotkit"' in (device.data or b"") else ()
+
+
+@lru_cache(maxsize=64)  # one request may need those of one device again and again
+def _components(data: bytes) -> Sequence[Component]:
     try:
-        members = _LIST.decode(kept_of(device).get("components", b"[]"))
-    except _BROKEN:
-        return []
+        members = _LIST.decode(read_object(read_object(data).get("iotkit"))["components"])
+    except (KeyError, *_BROKEN):
+        return ()
     found = (_component(member) for member in members)
-    return [component for component in found if component is not None]
+    return tuple(component for component in found if component is not None)
 
 
 def _component(member: msgspec.Raw) -> Component | None:

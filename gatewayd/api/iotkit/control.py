@@ -14,7 +14,7 @@ from gatewayd.api.iotkit.devices import in_account
 from gatewayd.api.iotkit.errors import INVALID, NO_ACTUATOR, Refused
 from gatewayd.api.iotkit.facts import Facts
 from gatewayd.api.iotkit.fields import Order, Orders
-from gatewayd.api.iotkit.messages import present, read_object, text
+from gatewayd.api.iotkit.messages import present, read_object
 from gatewayd.api.iotkit.rules import IotKitRules
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.gateway import Core
@@ -115,13 +115,15 @@ class Control:
         """List the actuations of a device that the principal was admitted to, newest first.
 
         :param start: ms; negative: so many seconds before the end; None: a day before it.
-        :param end: ms; negative: so many seconds before now; None: now.
+        :param end: ms; negative: so many seconds before now; None: there is none.
         """
         now = self._core.wall()
         until = now if end is None else now + end * 1000 if end < 0 else end
         since = until - _DAY if start is None else until + start * 1000 if start < 0 else start
+        # The newest of very many may show times that are still to come.
         listing = Listing(
-            stream=device.uid, kind=Kind.COMMAND, start=max(since, 0), end=max(until, 0),
+            stream=device.uid, kind=Kind.COMMAND, start=max(since, 0),
+            end=None if end is None else max(until, 0),
             order=Sorting(field="timestamp", descending=True, take=_MOST),
         )  # fmt: skip
         commands = await self._core.commands.list(principal, listing)
@@ -142,11 +144,11 @@ def _shown(command: Command, device: Device) -> dict[str, Any] | None:
         "created": command.stamp,
         "deviceId": device.id,
         "gatewayId": facts.gateway_id,
-        "componentId": text(content, "componentId"),
+        "componentId": present(content, "componentId"),
         "command": command.name,
         # Agents read the one, dashboards the other.
         "params": params,
         "parameters": params,
-        "transport": text(body, "transport"),
-        "accountId": facts.account_id or text(content, "accountId"),
+        "transport": present(body, "transport"),
+        "accountId": facts.account_id or present(content, "accountId"),
     }

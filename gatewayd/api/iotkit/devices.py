@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,7 +96,8 @@ class IotDevices:
                     type=self._rules.type,
                 )  # fmt: skip
                 return await self._devices.save(self._registrar, device_id, change)
-        if device.id != device_id or Facts.of(device).account_id != account_id:
+        own = Facts.of(device).account_id or ""
+        if device.id != device_id or own.lower() != account_id.lower():
             raise Refused(DEVICE_EXISTS)
         if device.blocked:
             raise Denied("blocked")
@@ -163,7 +165,7 @@ class IotDevices:
 
 
 def _check_different(components: Sequence[Component]) -> None:
-    cids = [each.cid for each in components]
-    same = sorted({cid for cid in cids if cids.count(cid) > 1})
+    count = Counter(each.cid for each in components)
+    same = sorted(cid for cid, times in count.items() if times > 1)
     if same:
         raise Refused(SAME_COMPONENTS, *same)

@@ -64,7 +64,7 @@ class EchoSession(WebSocketSession):
         self._patience = None
         if left > 0:
             self._patience = self.api.reactor.callLater(left, self._check_idle)
-        elif self.registration is None:
+        else:
             self.close(*NORMAL)
 
     # Messages

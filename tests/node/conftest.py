@@ -1,0 +1,60 @@
+"""A daemon that serves iotkit, and programs on Node.js; without Node.js all of it is skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_twisted
+
+from tests.node.packages import Missing, install
+
+if TYPE_CHECKING:
+    from tests.node.programs import Programs
+    from tests.node.site import Site
+
+# The modules with the reactor are imported late: pytest-twisted installs it after this file.
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """Return the directory with the clients' packages."""
+    try:
+        return install()
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest_twisted.async_yield_fixture(scope="module")
+async def site(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """Return a running daemon for all tests of a module."""
+    from tests.node.site import Site
+
+    reactor_name = os.environ.get("GATEWAYD_TEST_REACTOR", "epoll")
+    site = Site(tmp_path_factory.mktemp("site"), reactor_name)
+    await site.start()
+    yield site
+    await site.daemon.end()
+
+
+@pytest_twisted.async_yield_fixture()
+async def own_site(modules: Path, tmp_path: Path, twistd_reactor: str) -> AsyncIterator[Site]:
+    """Return a daemon for one test, which is not started."""
+    from tests.node.site import Site
+
+    site = Site(tmp_path, twistd_reactor)
+    yield site
+    await site.daemon.end()
+
+
+@pytest_twisted.async_yield_fixture()
+async def programs(modules: Path, tmp_path: Path) -> AsyncIterator[Programs]:
+    """Return what starts programs, which end with the test."""
+    from tests.node.programs import Programs
+
+    programs = Programs(modules, tmp_path)
+    yield programs
+    await programs.end()

@@ -1,0 +1,64 @@
+"""The packages of the clients, from the npm registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+#: Where they are installed; unset where nobody has asked for these tests.
+VARIABLE = "GATEWAYD_NODE_PACKAGES"
+_HERE = Path(__file__).parent
+_LISTS = ("package.json", "package-lock.json")
+#: Seconds.
+_PATIENCE = 300
+
+
+class Missing(Exception):
+    """The clients cannot be run; it says why."""
+
+
+@cache
+def install() -> Path:
+    """Return the directory with the packages, installed unless they are. :raises Missing:"""
+    directory = os.environ.get(VARIABLE)
+    if not directory:
+        raise Missing("iotkit's clients on Node.js are run by: tox -e clients")
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise Missing(f"iotkit's clients were not run: there is no {program} on this machine")
+    home = Path(directory)
+    modules = home / "node_modules"
+    if not _is_installed(home):
+        shutil.rmtree(modules, ignore_errors=True)
+        home.mkdir(parents=True, exist_ok=True)
+        for name in _LISTS:
+            shutil.copy(_HERE / name, home)
+        _run_npm(home)
+    return modules
+
+
+def _is_installed(home: Path) -> bool:
+    """Whether the very packages of the lists are there; npm writes the hidden one at its end."""
+    return (home / "node_modules" / ".package-lock.json").exists() and all(
+        (home / name).read_bytes() == (_HERE / name).read_bytes() for name in _LISTS
+    )
+
+
+def _run_npm(home: Path) -> None:
+    command = [
+        "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1",
+        "--prefix", str(home),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, cwd=home, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing("iotkit's clients were not run: the npm registry is too slow") from None
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
+        why = "; ".join(said[:3]) or f"npm ended with {done.returncode}"
+        raise Missing(f"iotkit's clients were not run: their packages cannot be had: {why}")
