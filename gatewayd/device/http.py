@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TimedOut
 
 from gatewayd.core.addresses import Addresses, BaseUrl, base_url, parse_address
@@ -145,10 +145,16 @@ class HttpDevices:
         body = request.body if has_body(request) else None
         waiting = connection.exchange(request.method, text, body, request.size)
         seconds = max(0.0, times.until - self._reactor.seconds())
+        late = self._reactor.callLater(seconds, waiting.cancel)
         try:
-            return await waiting.addTimeout(seconds, self._reactor)
-        except TimedOut:
+            return await waiting
+        except CancelledError:
+            if late.active():  # the caller gave it up
+                raise
             raise NoAnswer(f"it did not answer in {request.respond:g} s") from None
+        finally:
+            if late.active():
+                late.cancel()
 
     def _headers(self, head: Head) -> Headers:
         """Return the headers that are passed back."""

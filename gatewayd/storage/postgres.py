@@ -65,7 +65,9 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
     def connectionLost(self, reason: Any) -> None:  # noqa: N802 - the reactor calls it
         """Know that the reactor has found it broken, or that it is closed."""
         super().connectionLost(reason)
-        self.gone()
+        # While it connects, there may be another address to try.
+        if self._pollingD is None:
+            self.gone()
 
     def close(self) -> None:
         """Close it; what is under way fails. Does nothing to one that never was begun."""
@@ -184,5 +186,7 @@ class Session:
 
     def _end(self) -> None:
         if not self._closed:
-            self.close()
+            self._closed = True
+            # First: who waits for an answer takes another session when this one fails it.
             self._lost(self)
+            self._connection.close()

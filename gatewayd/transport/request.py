@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from twisted.logger import Logger
@@ -96,6 +97,20 @@ class GatewayRequest(server.Request):
             self.content.close()
 
     # ---- the answer
+
+    def process(self) -> None:
+        """Let the resource answer, as Twisted does; the head says when, but not by what."""
+        if self.path == b"*":
+            super().process()
+            return
+        self.site = self.channel.site
+        self.setHeader(b"Date", self.site.date())
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(each) for each in self.path[1:].split(b"/")]
+        try:
+            self.render(self.site.getResourceFor(self))
+        except BaseException:
+            self.processingFailed(Failure())
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let a producer write the answer; it is stopped if there is nobody to read it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.web.http import Request
+from twisted.web.http import Request, datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
@@ -65,6 +66,7 @@ class GatewaySite(Site):
         self._busy: set[GatewayChannel] = set()
         self._idle: dict[GatewayChannel, None] = {}
         self._tick_call: IDelayedCall | None = None
+        self._second, self._date = 0, b""
         self._empty: list[Deferred[None]] = []
         self._census = Census(limits.connections_per_address)
 
@@ -110,6 +112,13 @@ class GatewaySite(Site):
         """
         own = self._gate.refusal(path, code) if self._gate and path else None
         return own or Answer(code, error_body(code))
+
+    def date(self) -> bytes:
+        """Return the time of day as answers tell it, which is made once a second."""
+        now = int(time.time())
+        if now != self._second:
+            self._second, self._date = now, datetimeToString(now)
+        return self._date
 
     def watch(self, channel: GatewayChannel, *, idle: bool) -> None:
         """Look at a channel again when it falls due.

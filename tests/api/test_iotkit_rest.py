@@ -217,6 +217,15 @@ async def test_not_authorized(rest: RestKit) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_too_large(rest: RestKit) -> None:
+    """What HTTP itself refuses has the form of this API."""
+    answered = await rest.send("POST /v1/api/data/D", b"x" * (1024 * 1024 + 1), None)
+    assert (answered.code, answered.json) == (
+        413, {"code": 413, "message": "Request Entity Too Large"},
+    )  # fmt: skip
+
+
+@pytest_twisted.ensureDeferred
 async def test_permissions(rest: RestKit) -> None:
     """A token of the gateway needs the route's permission, and no other, for the device."""
     for line, body in ROUTES:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.api.web import request
 from tests.harness import ADMIN, Socket
 from tests.harness import PASSWORD as ADMIN_PASSWORD
 from tests.process.daemon import Daemon, free_port, succeed
@@ -97,6 +98,14 @@ class Site:
         asked = await self.daemon.login()
         await succeed(asked, "notification/subscribe", deviceId=device_id)
         return asked
+
+    async def uid(self, device_id: str) -> str:
+        """Return the UUID that stands for a device in newer dashboards."""
+        authorization = f"Bearer {self.token(device_id)}"
+        path = f"/v1/api/devices/{device_id}"
+        answer = await request(self.port, "GET", path, Authorization=authorization)
+        uid: str = answer.json["uid"]
+        return uid
 
     async def access_token(self) -> str:
         """Return an access token of the administrator."""

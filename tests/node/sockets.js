@@ -4,7 +4,6 @@
  *
  *   {"do": "open", "socket": name, "port": port, "protocols": [...], "path": "/", "from": address}
  *   {"do": "send", "socket": name, "text": text}
- *   {"do": "repeat", "socket": name, "text": text, "length": bytes}  text, filled up with spaces
  *   {"do": "binary", "socket": name, "text": text}
  *   {"do": "close", "socket": name}      by a closing handshake
  *   {"do": "drop", "socket": name}       cut
@@ -42,9 +41,6 @@ const actions = {
     },
     send({ socket, text }) {
         connections[socket].sendUTF(text);
-    },
-    repeat({ socket, text, length }) {
-        connections[socket].sendUTF(text.padEnd(length));
     },
     binary({ socket, text }) {
         connections[socket].sendBytes(Buffer.from(text));

@@ -155,9 +155,7 @@ def _headers(request: Any, method: str, passed: Sequence[str]) -> Headers:
     """Return the header fields that are passed on; several lines of one are joined."""
     headers = []
     for name in passed:
-        if method in _BODILESS and name.lower().startswith("content-"):
-            continue
-        values = request.requestHeaders.getRawHeaders(name.encode("ascii"), [])
-        if values:
+        values = request.requestHeaders.getRawHeaders(name.encode("ascii"))
+        if values and not (method in _BODILESS and name.lower().startswith("content-")):
             headers.append((name, b", ".join(values).decode("latin-1")))
     return tuple(headers)

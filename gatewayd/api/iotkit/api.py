@@ -13,6 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.api.iotkit.admission import Admission
 from gatewayd.api.iotkit.dashboard import Dashboard
+from gatewayd.api.iotkit.errors import from_http
 from gatewayd.api.iotkit.pacing import Complaints, Pacing
 from gatewayd.api.iotkit.registrations import Registrations
 from gatewayd.api.iotkit.rules import IotKitRules
@@ -20,6 +21,7 @@ from gatewayd.api.iotkit.session import EchoSession, chosen
 from gatewayd.api.iotkit.tokens import DeviceTokens
 from gatewayd.core.bindings import Bindings
 from gatewayd.core.gateway import Core
+from gatewayd.transport.rest import Answer
 from gatewayd.transport.websocket import (
     Refused,
     WebSocketFactory,
@@ -76,6 +78,10 @@ class IotKit:
         """Return REST for the paths that are REST's."""
         return self._rest if path == REST or path.startswith(f"{REST}/") else None
 
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return what the HTTP layer refuses a request to REST with."""
+        return None if self.resource(path) is None else from_http(code)
+
     # Life
 
     def start(self) -> None:
@@ -110,6 +116,10 @@ class IotKitAlone:
     def websocket(self, path: str, subprotocols: Sequence[str]) -> WebSocketResource:
         """Return the sockets, or what answers who does not offer their protocol with 403."""
         return self._shared.websocket(path, subprotocols) or self._shared.refusing
+
+    def refusal(self, path: str, code: int) -> Answer | None:
+        """Return what the HTTP layer refuses a request to REST with."""
+        return self._shared.refusal(path, code)
 
     def resource(self, path: str) -> IResource:
         """Return REST, or what answers everything else with 404."""
