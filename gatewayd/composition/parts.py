@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from twisted.internet.interfaces import IListeningPort
@@ -52,6 +52,7 @@ class Composition:
         self._settings = settings
         self._reactor = reactor
         self._ports = ports
+        self._place = cache(_place)  # every relayed request asks, and ports stay where they are
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         self.store = _store(settings, reactor, wall)
         retention = int(settings.storage.retention * 1000)
@@ -111,12 +112,18 @@ class Composition:
 
     def _own(self, port: int) -> list[Address]:
         """Return where the gateway listens on a port, for its APIs and the clients of links."""
-        hosts: list[Any] = [each.getHost() for each in self._ports()]
-        own = [Address(host.host, host.port) for host in hosts if hasattr(host, "port")]
+        places = [self._place(each) for each in self._ports()]
+        own = [place for place in places if place is not None]
         lowest, highest = self._settings.devicelink.port_range
         if self.links is not None and lowest <= port <= highest:
             own += self.links.ports()
         return own
+
+
+def _place(port: IListeningPort) -> Address | None:
+    """Return where a port listens; None: not on a network."""
+    host: Any = port.getHost()
+    return Address(host.host, host.port) if hasattr(host, "port") else None
 
 
 def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:

@@ -300,12 +300,16 @@ class GatewayChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Send a response's head, without Twisted's version banner."""
-        if headers.getRawHeaders(b"Server") == [server.version]:
-            headers.removeHeader(b"Server")
         if self.site.stopping:
             headers.setRawHeaders(b"Connection", [b"close"])
-        if self.transport is not None:
-            super().writeHeaders(version, code, reason, headers)
+        if self.transport is None:
+            return
+        head = [b"%b %b %b\r\n" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            if name != b"Server" or values != [server.version]:
+                head += [b"%b: %b\r\n" % (name, value) for value in values]
+        # One piece: Twisted would hand over, and check, each part of each line.
+        self.transport.write(b"".join([*head, b"\r\n"]))
 
     def write(self, data: bytes) -> None:
         """Send a piece of a response."""

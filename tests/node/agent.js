@@ -39,7 +39,9 @@ function watch(connection) {
 
 const actions = {
     rest({ call, data }) {
-        rest[call](data, result);
+        // What asks for nothing in particular takes a callback alone.
+        const wanted = rest[call].length === 1 ? [result] : [data, result];
+        rest[call](...wanted);
     },
     submit({ token, data }) {
         const metric = new Metric();

@@ -19,18 +19,13 @@ if TYPE_CHECKING:
 # The modules with the reactor are imported late: pytest-twisted installs it after this file.
 
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of this directory, for one reason, where their clients cannot be run."""
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in ours:
-        item.add_marker(pytest.mark.process)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Skip what is in this directory where its clients cannot be run: one line says why."""
     try:
-        if ours:
-            install()
+        install()
     except Missing as missing:
-        for item in ours:
-            item.add_marker(pytest.mark.skip(reason=str(missing)))
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -14,15 +15,31 @@ _HERE = Path(__file__).parent
 _LISTS = ("package.json", "package-lock.json")
 #: Seconds.
 _PATIENCE = 300
+#: What npm says when the lists are wrong, or what came is not what they say: no reason to skip.
+_WRONG = re.compile(r"\b(EINTEGRITY|EUSAGE|EJSONPARSE|ERESOLVE|EBADENGINE)\b")
 
 
 class Missing(Exception):
     """The clients cannot be run; it says why."""
 
 
-@cache
 def install() -> Path:
     """Return the directory with the packages, installed unless they are. :raises Missing:"""
+    outcome = _install()
+    if isinstance(outcome, Missing):
+        raise outcome
+    return outcome
+
+
+@cache
+def _install() -> Path | Missing:
+    try:
+        return _installed()
+    except Missing as missing:
+        return missing
+
+
+def _installed() -> Path:
     directory = os.environ.get(VARIABLE)
     if not directory:
         raise Missing("iotkit's clients on Node.js are run by: tox -e clients")
@@ -57,8 +74,9 @@ def _run_npm(home: Path) -> None:
             command, cwd=home, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
-        raise Missing("iotkit's clients were not run: the npm registry is too slow") from None
+        raise Missing("iotkit's clients were not run: npm took too long") from None
     if done.returncode != 0:
+        assert not _WRONG.search(done.stderr), done.stderr
         said = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
         why = "; ".join(said[:3]) or f"npm ended with {done.returncode}"
         raise Missing(f"iotkit's clients were not run: their packages cannot be had: {why}")

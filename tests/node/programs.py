@@ -90,7 +90,8 @@ class Socket:
     async def is_silent(self) -> bool:
         """Whether nothing has come that was not taken, the socket being open."""
         self.send({"type": "ping"})
-        return await self.message() == {"code": 202, "content": "PONG"}
+        message: dict[str, Any] = await self.message()
+        return message == {"code": 202, "content": "PONG"}
 
 
 class Programs:

@@ -1,4 +1,4 @@
-"""WebSocket-Node's client finds what it found at the original server (iotkit contract, A2 and A3)."""
+"""WebSocket-Node's client finds what the original server gave it (iotkit contract, A2 and A3)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.harness import reactor
 from tests.node.programs import Programs
 from tests.node.site import ACCOUNT, PASSWORD, REGISTERED, Site, actuation, led
 from tests.process.daemon import free_port
+
+pytestmark = pytest.mark.process
 
 PONG = {"code": 202, "content": "PONG"}
 INVALID_TOKEN = {"code": 401, "content": "Invalid device token for device"}
@@ -112,6 +114,30 @@ async def test_late_end_of_an_older_socket(site: Site, programs: Programs) -> No
     assert kind == "closed"
     dashboard.send(actuation(**led("late-end")))
     assert (await newer.message())["code"] == 1024
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_sockets_of_one_device(site: Site, programs: Programs) -> None:
+    """Three are closed for newer ones, then eight stay open without being routed, then it is 500.
+
+    Clients that answer each close with a new socket would otherwise go on for ever (A8).
+    """
+    sockets = []
+    for _ in range(13):
+        sockets.append(await programs.open(site.port, address="127.0.8.8"))
+        sockets[-1].send(site.hello("many"))
+        assert await sockets[-1].message() == REGISTERED
+    for socket in sockets[:4]:  # the fourth one has made room for the last
+        assert await socket.closed() == NORMAL
+    refused = await programs.open(site.port, address="127.0.8.8")
+    refused.send(site.hello("many"))
+    assert await refused.message() == UNAVAILABLE
+    assert await refused.closed() == NORMAL
+    dashboard = await programs.open(site.port)
+    dashboard.send(actuation(**led("many")))
+    assert (await sockets[-1].message())["code"] == 1024
+    for socket in sockets[4:]:
+        assert await socket.is_silent()
 
 
 @pytest.mark.parametrize(
@@ -281,8 +307,7 @@ async def test_actuation_by_uid(site: Site, programs: Programs) -> None:
     device.send(site.hello("by-uid"))
     assert await device.message() == REGISTERED
     uid = await site.uid("by-uid")
-    content = {"domainId": ACCOUNT, "deviceUID": uid, "command": "LED.v1.0", "params": []}
-    sent = actuation(**content)
+    sent = actuation(domainId=ACCOUNT, deviceUID=uid, command="LED.v1.0", params=[])
     dashboard.send(sent)
     assert await device.message() == {"code": 1024, "content": sent["body"]}
 

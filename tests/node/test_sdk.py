@@ -1,4 +1,4 @@
-"""A device that is made of the SDK for agents works against the gateway alone (iotkit contract, A7 and A8)."""
+"""The SDK of agents works with nothing but the gateway (iotkit contract, A7 and A8)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
@@ -14,6 +15,8 @@ from tests.harness import reactor
 from tests.node.programs import Program, Programs
 from tests.node.site import ACCOUNT, CODE, REGISTERED, Site, actuation, led
 from tests.process.daemon import Daemon
+
+pytestmark = pytest.mark.process
 
 PONG = {"code": 202, "content": "PONG"}
 LED = {"cid": "b2c9e6d0-7b3f-4c59-8f0e-3d6f8d6f9a11", "name": "led", "type": "powerswitch.v1.0"}
@@ -256,11 +259,13 @@ async def test_reconnects_after_a_stop(own_site: Site, programs: Programs) -> No
     await own_site.start()
     agent = await _agent(own_site, programs, "patient")
     await agent.listen()
-    assert await own_site.daemon.terminate() == 0
+    await own_site.daemon.terminate()
     assert (await agent.program.event("closed"))["closed"] == [1001, "going away"]
     await own_site.start()
     await agent.registered()
-    await own_site.command("patient", {"command": "x", "parameters": {"componentId": "c", "params": []}})
+    await own_site.command(
+        "patient", {"command": "x", "parameters": {"componentId": "c", "params": []}}
+    )
     assert (await agent.actuation())["content"]["command"] == "x"
 
 

@@ -16,6 +16,8 @@ import pytest_twisted
 from tests.node.programs import Programs
 from tests.node.site import LATE, REGISTERED, Site
 
+pytestmark = pytest.mark.process
+
 REFUSED = {"code": 401, "content": "Invalid device token for device"}
 
 
