@@ -216,7 +216,7 @@ ANSWERS = [
         {
             "status": 200,
             "headers": {"Content-Type": "application/json"},
-            "body": {"device": "simulated-device", "uptime": 0},
+            "body": {"device": "dev-1", "uptime": 0},
         },
     ),
     (

@@ -186,7 +186,7 @@ def test_cancelled_inside() -> None:
 @pytest.mark.parametrize("width", [1, 8])
 def test_a_long_queue_of_short_visits(width: int) -> None:
     """Thousands whose work is over at once pass without a deep recursion, in order."""
-    lanes = Lanes(width, 5000, Clock())
+    lanes = Lanes(width, 1500, Clock())
     passed: list[int] = []
     free: Deferred[None] = Deferred()
 
@@ -196,8 +196,8 @@ def test_a_long_queue_of_short_visits(width: int) -> None:
                 await free
             passed.append(n)
 
-    entered = [begin(stay(n)) for n in range(5000)]
+    entered = [begin(stay(n)) for n in range(1500)]
     free.callback(None)
     assert not any(map(is_waiting, entered))
-    assert [n for n in passed if n >= width] == list(range(width, 5000))
+    assert [n for n in passed if n >= width] == list(range(width, 1500))
     assert not under_way(lanes)
