@@ -9,8 +9,8 @@
  *   {"do": "listen", "device": {"device_id": id, "device_token": token}}    its WebSocket
  *
  * What it writes: {"result": what the SDK's callback got, "failed": whether that was an error},
- * {"connected": how often so far}, {"closed": [code, reason]}, {"message": text} for each message
- * of the socket, and {"actuation": body} for what the SDK hands to the device.
+ * {"connected": how often so far, "at": ms}, {"closed": [code, reason], "at": ms}, {"message": text}
+ * for each message of the socket, and {"actuation": body} for what the SDK hands to the device.
  */
 'use strict';
 const readline = require('readline');
@@ -26,14 +26,16 @@ function write(happened) {
 }
 
 function result(value) {
-    const failed = value instanceof Error || value === null || value === undefined;
+    // What the gateway refuses is passed on as text.
+    const refused = typeof value === 'string' && value.startsWith('{');
+    const failed = value instanceof Error || refused || !value;
     write({ result: value instanceof Error ? value.message : value, failed });
 }
 
 function watch(connection) {
     connected += 1;
-    write({ connected });
-    connection.on('close', (code, reason) => write({ closed: [code, reason] }));
+    write({ connected, at: Date.now() });
+    connection.on('close', (code, reason) => write({ closed: [code, reason], at: Date.now() }));
     connection.on('message', (message) => write({ message: message.utf8Data }));
 }
 

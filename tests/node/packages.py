@@ -15,28 +15,35 @@ _HERE = Path(__file__).parent
 _LISTS = ("package.json", "package-lock.json")
 #: Seconds.
 _PATIENCE = 300
-#: What npm says when the lists are wrong, or what came is not what they say: no reason to skip.
-_WRONG = re.compile(r"\b(EINTEGRITY|EUSAGE|EJSONPARSE|ERESOLVE|EBADENGINE)\b")
+#: How npm calls what is no reason to skip.
+_BROKEN = re.compile(r"\b(EINTEGRITY|EUSAGE|EJSONPARSE|ERESOLVE|EBADENGINE)\b")
 
 
 class Missing(Exception):
     """The clients cannot be run; it says why."""
 
 
+class Broken(Exception):
+    """The lists of packages are wrong, or what came is not what they say."""
+
+
 def install() -> Path:
-    """Return the directory with the packages, installed unless they are. :raises Missing:"""
-    outcome = _install()
-    if isinstance(outcome, Missing):
+    """Return the directory with the packages, installed unless they are.
+
+    :raises Missing: :raises Broken: the same each time; it is tried once.
+    """
+    outcome = _outcome()
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
 @cache
-def _install() -> Path | Missing:
+def _outcome() -> Path | Missing | Broken:
     try:
         return _installed()
-    except Missing as missing:
-        return missing
+    except (Missing, Broken) as problem:
+        return problem
 
 
 def _installed() -> Path:
@@ -76,7 +83,9 @@ def _run_npm(home: Path) -> None:
     except subprocess.TimeoutExpired:
         raise Missing("iotkit's clients were not run: npm took too long") from None
     if done.returncode != 0:
-        assert not _WRONG.search(done.stderr), done.stderr
-        said = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
+        if _BROKEN.search(done.stderr):
+            raise Broken(done.stderr)
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith(("npm error", "npm ERR!"))]
         why = "; ".join(said[:3]) or f"npm ended with {done.returncode}"
         raise Missing(f"iotkit's clients were not run: their packages cannot be had: {why}")

@@ -80,6 +80,10 @@ class Socket:
         assert kind == "message", (kind, text)
         return json.loads(text)
 
+    async def pinged(self) -> None:
+        """Wait until a ping of the transport has come, which the library answers by itself."""
+        await self._program.event("pinged", socket=self._name)
+
     async def closed(self) -> tuple[int, str]:
         """Return with what it was closed; nothing else may happen before that."""
         kind, how = await self.happened()

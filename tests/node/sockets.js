@@ -10,8 +10,8 @@
  *   {"do": "get", "socket": name, "port": port, "path": "/"}  plain HTTP
  *
  * What it writes has the socket's name in "socket", and one of: "opened" (the protocol), "failed"
- * (why there was no socket), "message" (its text), "closed" ([code, reason]), "answered" ([status,
- * body, the Connection header]).
+ * (why there was no socket), "message" (its text), "pinged", "closed" ([code, reason]), "answered"
+ * ([status, body, the Connection header]).
  */
 'use strict';
 const http = require('http');
@@ -31,6 +31,7 @@ const actions = {
         client.on('connect', (connection) => {
             connections[socket] = connection;
             connection.on('message', (message) => write(socket, { message: message.utf8Data }));
+            connection.on('ping', () => write(socket, { pinged: true }));  // it answers by itself
             connection.on('close', (code, reason) => write(socket, { closed: [code, reason] }));
             connection.on('error', () => {});
             write(socket, { opened: connection.protocol });

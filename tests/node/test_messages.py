@@ -332,6 +332,36 @@ async def test_actuation_waits_for_its_device(site: Site, programs: Programs) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_actuation_comes_again_unless_it_has_arrived(
+    own_site: Site, programs: Programs
+) -> None:
+    """The answer to a later ping of the transport proves it; a socket that is cut may not have."""
+    own_site.configure(tables='[limits]\nkeepalive = "1s"\n')
+    await own_site.start()
+    device, dashboard = [await programs.open(own_site.port) for _ in range(2)]
+    device.send(own_site.hello("once"))
+    assert await device.message() == REGISTERED
+    sent = actuation(**led("once"))
+    dashboard.send(sent)
+    for _ in range(2):
+        assert await device.message() == {"code": 1024, "content": sent["body"]}
+        device.tell("drop")
+        assert (await device.closed())[0] == 1006
+        device = await programs.open(own_site.port)
+        device.send(own_site.hello("once"))
+        assert await device.message() == REGISTERED
+    assert await device.message() == {"code": 1024, "content": sent["body"]}
+    for _ in range(3):  # the next ping leaves when this one is answered
+        await device.pinged()
+    device.tell("close")
+    assert await device.closed() == NORMAL
+    back = await programs.open(own_site.port)
+    back.send(own_site.hello("once"))
+    assert await back.message() == REGISTERED
+    assert await back.is_silent()
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_secret_is_logged(site: Site, programs: Programs) -> None:
     """Neither the dashboard's password, nor a wrong one, nor a device's token."""
     device, dashboard = [await programs.open(site.port) for _ in range(2)]
