@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
-from typing import TypeVar
+from functools import lru_cache
 
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 
+from gatewayd.core.cache import REMEMBERED, remembering
 from gatewayd.core.line import Address
 from gatewayd.core.model import Device
 from gatewayd.errors import Denied, NoAddress
@@ -33,23 +33,6 @@ _BASE_URL = re.compile(
 )
 #: "This network", and what was never given out, with the broadcast address at its end.
 _NOBODY = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
-#: What was found out is remembered of so many texts, of at most so many characters.
-_REMEMBERED = 4096
-_LONGEST_REMEMBERED = 1024
-
-_Text = TypeVar("_Text", str, bytes)
-_Result = TypeVar("_Result")
-
-
-def remembering(parse: Callable[[_Text], _Result]) -> Callable[[_Text], _Result]:
-    """Let a function remember its results: every relayed request asks for the same again."""
-    remembered = lru_cache(_REMEMBERED)(parse)
-
-    @wraps(parse)
-    def ask(text: _Text) -> _Result:
-        return remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
-
-    return ask
 
 
 class _Registered(msgspec.Struct, frozen=True):
@@ -201,7 +184,7 @@ class Addresses:
         self._resolve = resolve
         self._own = own
         self._is_mine = is_mine
-        self._rule = lru_cache(_REMEMBERED)(self._find_rule)
+        self._rule = lru_cache(REMEMBERED)(self._find_rule)
 
     async def find(self, device: Device, port: int) -> Address:
         """Return where a port of a device is.

@@ -1,8 +1,9 @@
-"""Dictionaries that forget, and one that asks for what it has not."""
+"""Dictionaries that forget, one that asks for what it has not, and functions that remember."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -10,6 +11,22 @@ from twisted.python.failure import Failure
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+Text = TypeVar("Text", str, bytes)
+
+#: What was found out is remembered of so many texts, of at most so many characters.
+REMEMBERED = 4096
+_LONGEST_REMEMBERED = 1024
+
+
+def remembering(parse: Callable[[Text], Value]) -> Callable[[Text], Value]:
+    """Let a function remember its results: every relayed request asks for the same again."""
+    remembered = lru_cache(REMEMBERED)(parse)
+
+    @wraps(parse)
+    def ask(text: Text) -> Value:
+        return remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
+
+    return ask
 
 
 class Cache(Generic[Key, Value]):

@@ -84,13 +84,20 @@ class Courier:
         if self._held is not None:
             self._held.append(event)
             return
+        if event.kind is Kind.COMMAND:
+            # Before it leaves: the sink may send a ping behind it at once.
+            self._unconfirmed.append(event.seq)
         self._sink.deliver(event)
         if event.kind is Kind.COMMAND:
-            self._unconfirmed.append(event.seq)
             self._pushed.append(event.seq)
             if len(self._pushed) == 1:
                 # Everything that is pushed while this mark is on its way shares the next one.
                 self._mark([event.seq], Delivery.PUSHED)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether there are commands that are not known to have arrived."""
+        return bool(self._unconfirmed)
 
     def hold(self) -> None:
         """Pass nothing on until :meth:`release`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 import attrs
@@ -12,7 +11,7 @@ import jwt
 import msgspec
 
 from gatewayd.core.access import EVERYTHING, Action, Principal, Service
-from gatewayd.core.cache import Cache
+from gatewayd.core.cache import Cache, remembering
 from gatewayd.core.key_sets import KeySet, PublicKey
 from gatewayd.core.tokens import LONGEST
 from gatewayd.errors import ConfigError, Unauthenticated
@@ -20,9 +19,6 @@ from gatewayd.errors import ConfigError, Unauthenticated
 #: What a token may be signed with at all, by their names in JOSE: no secrets, and not nothing.
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256"})
 _REMEMBERED = 20_000
-#: So many first parts of tokens are remembered, of at most so many characters.
-_HEADERS = 1024
-_LONGEST_HEADER = 512
 _RELAY = frozenset({Action.RELAY_CALL})
 
 
@@ -32,12 +28,12 @@ def algorithm_of(token: str) -> str | None:
     Nothing of it is believed.
     """
     part = token[:LONGEST].partition(".")[0]
-    return _algorithm(part) if len(part) <= _LONGEST_HEADER else _algorithm.__wrapped__(part)
+    return _algorithm(part)
 
 
-@lru_cache(_HEADERS)
+@remembering
 def _algorithm(part: str) -> str | None:
-    """Return what the first part of a token says; a key's tokens share it."""
+    """Return what the first part of a token says, which all tokens of a key have in common."""
     try:
         text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         return msgspec.json.decode(text, type=_Header).alg

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
-from gatewayd.core.addresses import base_url_in, remembering
+from gatewayd.core.addresses import base_url_in
+from gatewayd.core.cache import remembering
 from gatewayd.core.exchange import Adapter, Queue
 from gatewayd.core.model import Device
 from gatewayd.errors import NoAddress

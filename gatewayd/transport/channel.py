@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web import server
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
 from gatewayd.transport.body import BodyPace, NoRoom
+from gatewayd.transport.head import head, refusal
 from gatewayd.transport.request import RETRY, GatewayRequest
 
 if TYPE_CHECKING:
-    from gatewayd.transport.rest import Answer
     from gatewayd.transport.site import GatewaySite
 
 #: Seconds that a client has to read an error and close, before the connection is aborted. With
@@ -73,7 +72,6 @@ class GatewayChannel(HTTPChannel):
     _transport: Any = None
     _secure: bool | None = None
     _host: Any = None
-    _peer: Any = None
     _body: BodyPace  # of the latest body
     # Twisted sets it with a request line, and deletes it when the request is complete.
     _path = b""
@@ -90,7 +88,7 @@ class GatewayChannel(HTTPChannel):
         #: the client's address, while the site counts this connection
         self.counted: str | None = None
 
-    # ---- what requests ask of every connection, and Twisted finds out anew each time
+    # ---- what every request asks, and Twisted would find out anew each time
 
     def isSecure(self) -> bool:
         """Whether it is encrypted."""
@@ -103,12 +101,6 @@ class GatewayChannel(HTTPChannel):
         if self._host is None:
             self._host = super().getHost()
         return self._host
-
-    def getPeer(self) -> Any:
-        """Return the client's address."""
-        if self._peer is None:
-            self._peer = super().getPeer()
-        return self._peer
 
     # ---- life of the connection
 
@@ -302,14 +294,8 @@ class GatewayChannel(HTTPChannel):
         """Send a response's head, without Twisted's version banner."""
         if self.site.stopping:
             headers.setRawHeaders(b"Connection", [b"close"])
-        if self.transport is None:
-            return
-        head = [b"%b %b %b\r\n" % (version, code, reason)]
-        for name, values in headers.getAllRawHeaders():
-            if name != b"Server" or values != [server.version]:
-                head += [b"%b: %b\r\n" % (name, value) for value in values]
-        # One piece: Twisted would hand over, and check, each part of each line.
-        self.transport.write(b"".join([*head, b"\r\n"]))
+        if self.transport is not None:
+            self.transport.write(head(b"%b %b %b" % (version, code, reason), headers))
 
     def write(self, data: bytes) -> None:
         """Send a piece of a response."""
@@ -392,7 +378,7 @@ class GatewayChannel(HTTPChannel):
             return
         path = self._path.partition(b"?")[0] if _TARGET.fullmatch(self._path) else b""
         answer = self.site.refusal(path.decode("ascii"), code)
-        self.transport.write(_encode(answer, headers))
+        self.transport.write(refusal(answer, headers))
         for request in self.requests:
             request.close_body()
         self._stall_due = math.inf
@@ -410,17 +396,3 @@ class GatewayChannel(HTTPChannel):
         self._discarded += len(data)
         if self._discarded > DISCARD_BYTES:
             self.abort()
-
-
-def _encode(answer: Answer, headers: Mapping[str, str]) -> bytes:
-    """Return an answer that is the last of its connection, with more headers."""
-    fields = {
-        "Content-Type": "application/json",
-        **answer.headers,
-        **headers,
-        "Content-Length": str(len(answer.body)),
-        "Connection": "close",
-    }
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in fields.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body

@@ -280,7 +280,7 @@ class RestResource(KleinResource):
         self._json_app = app
         self._below = below
         self._cors = [(key.encode(), value.encode()) for key, value in (app.cors or {}).items()]
-        # The same few devices are asked for again and again: that costs as much as their answers.
+        # Werkzeug's search would cost more than many an answer.
         self._remembered = lru_cache(_REMEMBERED)(self._find)
 
     def render(self, request: Request) -> Any:  # type: ignore[override]
@@ -308,16 +308,13 @@ class RestResource(KleinResource):
         return NOT_DONE_YET
 
     def _match(self, request: Request) -> tuple[str, Mapping[str, Any]]:
-        """Find the endpoint for a request, and its arguments. :raises HTTPException: there is none.
-
-        :raises UnicodeDecodeError: the method is no text.
-        """
+        """Find a request's endpoint, and its arguments. :raises HTTPException: there is none."""
         path = b"/".join(request.postpath or ())
         match = self._remembered if len(path) <= _LONGEST_REMEMBERED else self._find
         return match(request.getRequestHostname(), request.method, path)
 
     def _find(self, host: bytes, method: bytes, path: bytes) -> tuple[str, Mapping[str, Any]]:
-        routes = self._json_app.url_map.bind(host.decode("ascii"))
+        routes = self._json_app.url_map.bind(host.decode())
         return routes.match("/" + path.decode(), method.decode())
 
     def _answers_options(self, request: Request) -> bool:

@@ -222,8 +222,14 @@ class WebSocketSession(MessageParser):
             self.abort()
             return
         self._heard = False
-        if self._ping_sent:
-            # A second ping would make it unclear which of them the next pong answers.
+        self.probe()
+
+    def probe(self) -> None:
+        """Send a ping now; its answer tells that all that was sent before has arrived.
+
+        Nothing happens while one is under way: it would be unclear which the next pong answers.
+        """
+        if self.state != _OPEN or self._ping_sent:
             return
         try:
             self.pinging()

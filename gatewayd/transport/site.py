@@ -66,7 +66,7 @@ class GatewaySite(Site):
         self._busy: set[GatewayChannel] = set()
         self._idle: dict[GatewayChannel, None] = {}
         self._tick_call: IDelayedCall | None = None
-        self._second, self._date = 0, b""
+        self._second, self._date = -1, b""
         self._empty: list[Deferred[None]] = []
         self._census = Census(limits.connections_per_address)
 

@@ -24,7 +24,7 @@ from tests.api.iotkit import (
     hello,
     set_up,  # noqa: F401 - the fixture "kit"
 )
-from tests.api.scene import closing, cut, no_failures, turn, until
+from tests.api.scene import closing, cut, no_failures, ok, turn, until
 from tests.harness import Socket
 
 
@@ -386,6 +386,40 @@ async def test_kept_socket_goes(kit: Kit) -> None:
     assert kit.api.registrations._kept == {}
     assert written.rows == {"D": True}
     await acts(kit, clients[5])
+
+
+@pytest_twisted.ensureDeferred
+async def test_kept_socket_takes_over(kit: Kit) -> None:
+    """When the device's socket goes, the newest that was kept is the device's."""
+    written = Written()
+    await kit.start(written)
+    clients: list[Socket] = []
+    await flap(kit, clients, count=6)
+    cut(clients[5])
+    await until(lambda: kit.api.registrations.kept == 1)
+    assert written.rows == {"D": True}
+    await acts(kit, clients[4])
+    await kit.says_nothing(clients[3])
+    await clients[4].bye()
+    await until(lambda: kit.api.registrations.kept == 0)
+    await acts(kit, clients[3])
+    await clients[3].bye()
+    await dropped(kit)
+    assert written.rows == {"D": False}
+
+
+@pytest_twisted.ensureDeferred
+async def test_kept_socket_of_another_device(kit: Kit) -> None:
+    """A socket that was kept is closed when its device is another one by now."""
+    await kit.start()
+    clients: list[Socket] = []
+    await flap(kit, clients, count=6)
+    admin = await kit.daemon.login()
+    await ok(admin, "device/delete", deviceId="D")
+    for client in clients[3:]:
+        await displaced(client)
+    await until(lambda: kit.api.registrations.kept == 0)
+    assert len(kit.api.registrations) == 0
 
 
 @pytest_twisted.ensureDeferred

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -253,6 +254,15 @@ def test_any_token(text: str | tuple[bytes, ...]) -> None:
         text = ".".join(base64.urlsafe_b64encode(each).decode() for each in text)
     assert not trusting(Clock()).plausible(text)
     algorithm_of(text)
+
+
+@pytest.mark.parametrize("more", ["", "x" * 2000])
+def test_algorithm_of(more: str) -> None:
+    """The algorithm is read out of the first part of a token, however long that is."""
+    for algorithm in ("HS256", "ES256", "HS256"):
+        header = msgspec.json.encode({"alg": algorithm, "more": more})
+        assert algorithm_of(base64.urlsafe_b64encode(header).decode() + ".x.y") == algorithm
+    assert algorithm_of(f"{more}.x.y") is None
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.booleans(), st.lists))

@@ -206,6 +206,24 @@ async def test_how_long(asker: Asker) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_how_long_each(asker: Asker) -> None:
+    """Each connection is kept for its own while."""
+    first, second = asker.raw(OK), asker.raw(OK)
+    await asker.ask(first)
+    asker.clock.advance(20)
+    await asker.ask(second)
+    asker.clock.advance(10)
+    await first.visits[0].gone()
+    await turns()
+    assert second.visits[0].open
+    asker.clock.advance(19)
+    await turns(20)
+    assert second.visits[0].open
+    asker.clock.advance(1)
+    await second.visits[0].gone()
+
+
+@pytest_twisted.ensureDeferred
 async def test_how_many_in_all(asker: Asker) -> None:
     """When there are too many connections in all, the one that waited longest is closed."""
     asker.http = asker.adapter(rules=HttpRules(kept=2))

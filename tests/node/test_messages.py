@@ -332,33 +332,27 @@ async def test_actuation_waits_for_its_device(site: Site, programs: Programs) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_actuation_comes_again_unless_it_has_arrived(
-    own_site: Site, programs: Programs
-) -> None:
-    """The answer to a later ping of the transport proves it; a socket that is cut may not have."""
-    own_site.configure(tables='[limits]\nkeepalive = "1s"\n')
+async def test_actuation_comes_once(own_site: Site, programs: Programs) -> None:
+    """The answer to the ping that follows an actuation proves that it has arrived."""
     await own_site.start()
     device, dashboard = [await programs.open(own_site.port) for _ in range(2)]
     device.send(own_site.hello("once"))
     assert await device.message() == REGISTERED
-    sent = actuation(**led("once"))
-    dashboard.send(sent)
-    for _ in range(2):
-        assert await device.message() == {"code": 1024, "content": sent["body"]}
-        device.tell("drop")
-        assert (await device.closed())[0] == 1006
-        device = await programs.open(own_site.port)
-        device.send(own_site.hello("once"))
-        assert await device.message() == REGISTERED
-    assert await device.message() == {"code": 1024, "content": sent["body"]}
-    for _ in range(3):  # the next ping leaves when this one is answered
-        await device.pinged()
-    device.tell("close")
-    assert await device.closed() == NORMAL
+    first, second = [actuation(**led("once", value)) for value in "12"]
+    dashboard.send(first)
+    assert await device.message() == {"code": 1024, "content": first["body"]}
+    await device.pinged()
+    # When this has come, what the answer to the ping meant is on disk.
+    dashboard.send(second)
+    assert await device.message() == {"code": 1024, "content": second["body"]}
+    device.tell("drop")
+    assert (await device.closed())[0] == 1006
     back = await programs.open(own_site.port)
     back.send(own_site.hello("once"))
     assert await back.message() == REGISTERED
-    assert await back.is_silent()
+    # The second may not have arrived, as far as the gateway knows.
+    if not await back.is_silent():
+        assert await back.message() == {"code": 202, "content": "PONG"}
 
 
 @pytest_twisted.ensureDeferred

@@ -284,6 +284,24 @@ def test_plain_errors() -> None:
     assert plain_errors(RuntimeError("secret")).status == 500
 
 
+def test_same_request_again(api: Api) -> None:
+    """What was found for a request is not taken for another method, host or id."""
+    for _ in range(2):
+        assert api.ask("/things/a").json == {"name": "a"}
+        assert api.ask("/things/b").json == {"name": "b"}
+        assert api.ask("/things/a", method="DELETE").status == 204
+        assert api.ask("/things/a", method="PATCH").status == 405
+        assert api.ask("/things/c/d").status == 404
+        refused = api.bench.connect(b"GET /things/a HTTP/1.1\r\nHost: a..b\r\n\r\n")
+        assert parse(refused.value()).status == 400
+
+
+def test_long_path(api: Api) -> None:
+    """An id may be as long as the line is."""
+    for _ in range(2):
+        assert api.ask("/things/" + "a" * 2000).json == {"name": "a" * 2000}
+
+
 def test_trailing_slash(api: Api) -> None:
     """A trailing slash is tolerated, and never answered with a redirect."""
     assert api.ask("/things/a/").json == {"name": "a"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,6 +58,22 @@ def test_response_head(failures: list[str]) -> None:
     assert b"Server" not in head
     assert b"Content-Type" not in head
     assert failures == []
+
+
+def test_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response tells the second that it is made in."""
+    bench, told = Bench(), list[bytes]()
+    for now in (0.5, 0.9, 86400.0):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        told += re.findall(rb"\r\nDate: (.*)\r\n", bench.connect(GET).value())
+    assert told == [b"Thu, 01 Jan 1970 00:00:00 GMT"] * 2 + [b"Fri, 02 Jan 1970 00:00:00 GMT"]
+
+
+def test_any_resource() -> None:
+    """OPTIONS for no resource in particular is answered."""
+    data = Bench().connect(b"OPTIONS * HTTP/1.1\r\nHost: gw\r\n\r\n").value()
+    assert data.startswith(b"HTTP/1.1 200 ")
+    assert b"Server" not in data
 
 
 def test_failing_resource(failures: list[str]) -> None:

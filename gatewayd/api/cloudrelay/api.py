@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import secrets
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -96,7 +96,7 @@ class _Numbered(RestResource):
 
     def render(self, request: Any) -> Any:
         if _REQUEST.fullmatch(request.path.decode("latin-1")):
-            request.setHeader(_NUMBER, os.urandom(8).hex().encode())
+            request.setHeader(_NUMBER, secrets.token_hex(8))
         return super().render(request)
 
 

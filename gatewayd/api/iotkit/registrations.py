@@ -58,6 +58,9 @@ class Socket(Protocol):
     def send_text(self, payload: bytes) -> bool:
         """Send a message, after all that was sent before."""
 
+    def probe(self) -> None:
+        """Ask the other side whether all that was sent has arrived, unless that is being asked."""
+
     def close(self, code: int, reason: str = "") -> None:
         """Close it; it is dropped before this returns."""
 
@@ -108,10 +111,15 @@ class Registration:
         return self.socket.when_writable()
 
     def deliver(self, event: Event) -> None:
-        """Send an actuation."""
+        """Send an actuation, and ask whether it has arrived.
+
+        Devices of this API do not answer actuations; one that is not known to have arrived comes
+        again when the device registers again.
+        """
         message = self._message(event)
         assert message is not None
         self.socket.send_text(message)
+        self.socket.probe()
 
     def broken(self) -> None:
         """Disconnect: the device's next registration brings what is missing."""
@@ -187,6 +195,7 @@ class Registrations:
             socket.send_text(REGISTERED)
             return
         self.drop(socket)
+        older = self._routed.get(device.id)
         keep = older is not None and self._damped((device.id, socket.host, token.digest))
         if keep:
             self._check_room(device)
@@ -208,12 +217,33 @@ class Registrations:
         if self._routed.get(device_id) is gone:
             del self._routed[device_id]
             gone.detach()
+            self._promote(device_id)
             self._tell_gone(device_id)
         kept = self._kept.get(device_id)
         if kept is not None and gone in kept.registrations:
             kept.registrations.remove(gone)
             if not kept.registrations:
                 del self._kept[device_id]
+
+    def _promote(self, device_id: str) -> None:
+        """Let the newest socket that was kept be the device's: its client counts on it."""
+        kept = self._kept.get(device_id)
+        while kept is not None and kept.registrations:
+            newest = kept.registrations.pop()
+            if not kept.registrations:
+                del self._kept[device_id]
+            device = self._core.registry.cached_device(device_id)
+            try:
+                if device is None or device.uid != newest.device.uid:
+                    raise Denied
+                newest.attach()
+            except Denied:  # it is blocked, or another one by now
+                newest.socket.registration = None
+                newest.socket.close(*NORMAL)
+                continue
+            self._routed[device_id] = newest
+            newest.deliver_pending()
+            return
 
     def _deleted(self, device: Device) -> None:
         """Close the socket of a device that was deleted: it may register again."""

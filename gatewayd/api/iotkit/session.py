@@ -155,6 +155,8 @@ class EchoSession(WebSocketSession):
         """Confirm what was delivered before the ping."""
         if self.registration is not None:
             self.registration.courier.ponged()
+            if self.registration.courier.unconfirmed:
+                self.probe()
 
     def settle(self) -> Deferred[None]:
         """Fire when what was taken is done; who is refused hears no more of it."""
