@@ -26,9 +26,9 @@ from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
 from gatewayd.storage.sqlite import SQLiteStore
-from gatewayd.transport.lines import SocketLines
+from gatewayd.transport.links.lines import SocketLines
+from gatewayd.transport.links.ports import PortPool
 from gatewayd.transport.names import Names, is_mine
-from gatewayd.transport.ports import PortPool
 from gatewayd.transport.root import Mount
 from gatewayd.transport.websocket import WebSocketLimits
 

@@ -1,6 +1,5 @@
 """Whose certificates are taken for a device's."""
 
-# ruff: noqa: N802, N803 - names that Twisted calls are its own
 from __future__ import annotations
 
 import ipaddress

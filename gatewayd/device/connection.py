@@ -1,6 +1,5 @@
 """A connection to a device, which carries one exchange after another."""
 
-# ruff: noqa: N802 - names that Twisted calls are its own
 from __future__ import annotations
 
 from typing import Any, BinaryIO, Protocol

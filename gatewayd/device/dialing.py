@@ -1,6 +1,5 @@
 """How a connection to a device comes about."""
 
-# ruff: noqa: N802 - names that Twisted calls are its own
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,5 @@
 """A device's answer while it is passed on."""
 
-# ruff: noqa: N802 - names that Twisted calls are its own
 from __future__ import annotations
 
 from typing import Protocol

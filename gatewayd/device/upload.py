@@ -1,6 +1,5 @@
 """The body of a request on its way to a device."""
 
-# ruff: noqa: N802 - names that Twisted calls are its own
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from gatewayd.core.line import Address, Ending, LinePlan, Wire
-from gatewayd.transport.gear import Gear
-from gatewayd.transport.pipes import Pipes
-from gatewayd.transport.poller import EpollPoller, Pollable, ReactorPoller
-from gatewayd.transport.ports import PortPool
-from gatewayd.transport.tcp_line import TcpLine
+from gatewayd.transport.links.gear import Gear
+from gatewayd.transport.links.pipes import Pipes
+from gatewayd.transport.links.poller import EpollPoller, Pollable, ReactorPoller
+from gatewayd.transport.links.ports import PortPool
+from gatewayd.transport.links.tcp_line import TcpLine
 from tests.transport.conftest import SECONDS
 
 LOCAL = "127.0.0.1"

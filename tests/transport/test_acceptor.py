@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from gatewayd.transport.acceptor import Acceptor
-from gatewayd.transport.gear import Gear
+from gatewayd.transport.links.acceptor import Acceptor
+from gatewayd.transport.links.gear import Gear
 from tests.transport.test_pump import HandPoller
 
 

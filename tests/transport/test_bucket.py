@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from gatewayd.transport.bucket import TokenBucket
+from gatewayd.transport.links.bucket import TokenBucket
 
 
 @given(

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.core.line import Cipher, Encryption
-from gatewayd.transport import cipher as ciphers
-from gatewayd.transport.cipher import (
+from gatewayd.transport.links import cipher as ciphers
+from gatewayd.transport.links.cipher import (
     RECORD,
     TAG,
     WINDOW,

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.core.line import Address
-from gatewayd.transport import datagrams, mmsg
-from gatewayd.transport.datagrams import LIMIT, LONGEST, Batch, LoopBatch, Side, name
-from gatewayd.transport.mmsg import MessageBatch, runs, shared_batch
+from gatewayd.transport.links import datagrams, mmsg
+from gatewayd.transport.links.datagrams import LIMIT, LONGEST, Batch, LoopBatch, Side, name
+from gatewayd.transport.links.mmsg import MessageBatch, runs, shared_batch
 
 KINDS: list[Callable[[], Batch]] = [LoopBatch]
 if sys.platform == "linux":

@@ -11,8 +11,8 @@ import pytest_twisted
 
 from gatewayd.core.line import Address, Cipher, Encryption, LinePlan, Wire
 from gatewayd.errors import NoFreePort
-from gatewayd.transport.lines import SocketLines
-from gatewayd.transport.ports import PortPool
+from gatewayd.transport.links.lines import SocketLines
+from gatewayd.transport.links.ports import PortPool
 from tests.transport.tcp_scene import LOCAL, Scene, Watch, free_port, stage
 
 __all__ = ["stage"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gatewayd.transport.pipes import ROOM, Pipes
+from gatewayd.transport.links.pipes import ROOM, Pipes
 from tests.transport.tcp_scene import descriptors, few_descriptors
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from gatewayd.transport.poller import EpollPoller
+from gatewayd.transport.links.poller import EpollPoller
 
 
 class OneDescriptor:

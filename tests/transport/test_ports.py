@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from gatewayd.core.line import Wire
 from gatewayd.errors import NoFreePort
-from gatewayd.transport.ports import Port, PortPool
+from gatewayd.transport.links.ports import Port, PortPool
 from tests.transport.tcp_scene import LOCAL, few_descriptors, free_port
 
 FIRST = 21000

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from gatewayd.core.line import Cipher
-from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import StreamCiphers
-from gatewayd.transport.end import End
-from gatewayd.transport.gear import BUFFER, Gear
-from gatewayd.transport.pipes import ROOM, Pipe, Pipes
-from gatewayd.transport.poller import Pollable
-from gatewayd.transport.pump import CipherPump, CopyPump, SplicePump, Way
+from gatewayd.transport.links.bucket import TokenBucket
+from gatewayd.transport.links.cipher import StreamCiphers
+from gatewayd.transport.links.end import End
+from gatewayd.transport.links.gear import BUFFER, Gear
+from gatewayd.transport.links.pipes import ROOM, Pipe, Pipes
+from gatewayd.transport.links.poller import Pollable
+from gatewayd.transport.links.pump import CipherPump, CopyPump, SplicePump, Way
 from tests.transport.sealed import AUTHENTIC, Direction, counter_mode, encryption
 from tests.transport.tcp_scene import descriptors
 

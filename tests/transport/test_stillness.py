@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from gatewayd.transport.stillness import Stillness
+from gatewayd.transport.links.stillness import Stillness
 
 
 @given(

@@ -14,9 +14,9 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from gatewayd.core.line import Cipher, Ending, Rebind
-from gatewayd.transport.end import End
-from gatewayd.transport.pipes import ROOM
-from gatewayd.transport.poller import Pollable
+from gatewayd.transport.links.end import End
+from gatewayd.transport.links.pipes import ROOM
+from gatewayd.transport.links.poller import Pollable
 from tests.transport.sealed import AUTHENTIC, Direction, counter_mode, encryption
 from tests.transport.tcp_scene import Peer, Scene, scene, stage
 

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from gatewayd.core.line import Ending, Rebind, Wire
 from gatewayd.errors import NoFreePort
-from gatewayd.transport.ports import PortPool
-from gatewayd.transport.tcp_line import TcpLine
+from gatewayd.transport.links.ports import PortPool
+from gatewayd.transport.links.tcp_line import TcpLine
 from tests.transport.tcp_scene import (
     LOCAL,
     Peer,

@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd.core.line import Ending, Rebind
-from gatewayd.transport.tcp_line import TcpLine
+from gatewayd.transport.links.tcp_line import TcpLine
 from tests.transport.tcp_scene import LOCAL, Peer, Scene, address, scene, stage
 
 __all__ = ["scene", "stage"]

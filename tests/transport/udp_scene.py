@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.core.line import Address, Ending, LinePlan, Wire
-from gatewayd.transport.datagrams import Batch
-from gatewayd.transport.udp_line import UdpLine
+from gatewayd.transport.links.datagrams import Batch
+from gatewayd.transport.links.udp_line import UdpLine
 from tests.transport.conftest import SECONDS
 from tests.transport.test_datagrams import KINDS
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from gatewayd.core.line import Address
-from gatewayd.transport.addresses import canonical
+from gatewayd.transport.links.addresses import canonical
 
 #: How many datagrams are moved at most before others have their turn.
 LIMIT = 64

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 
 from gatewayd.core.line import Address, Ending
-from gatewayd.transport.end import End
-from gatewayd.transport.gear import Gear
-from gatewayd.transport.stillness import Stillness
+from gatewayd.transport.links.end import End
+from gatewayd.transport.links.gear import Gear
+from gatewayd.transport.links.stillness import Stillness
 
 _BEGUN = {0, errno.EINPROGRESS, errno.EINTR}
 _REFUSALS = {errno.ECONNREFUSED, errno.ECONNRESET}

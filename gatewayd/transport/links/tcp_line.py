@@ -11,15 +11,15 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from gatewayd.core.line import Address, Cipher, Ending, LinePlan, Rebind, Traffic, Watcher
-from gatewayd.transport.acceptor import Acceptor
-from gatewayd.transport.addresses import canonical, peer
-from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import StreamCiphers, Transforms
-from gatewayd.transport.circuit import Circuit
-from gatewayd.transport.end import End, reset
-from gatewayd.transport.gear import Gear
-from gatewayd.transport.ports import Port
-from gatewayd.transport.stillness import Stillness
+from gatewayd.transport.links.acceptor import Acceptor
+from gatewayd.transport.links.addresses import canonical, peer
+from gatewayd.transport.links.bucket import TokenBucket
+from gatewayd.transport.links.cipher import StreamCiphers, Transforms
+from gatewayd.transport.links.circuit import Circuit
+from gatewayd.transport.links.end import End, reset
+from gatewayd.transport.links.gear import Gear
+from gatewayd.transport.links.ports import Port
+from gatewayd.transport.links.stillness import Stillness
 
 _log = Logger()
 

@@ -7,13 +7,13 @@ from socket import SHUT_WR
 from typing import Protocol
 
 from gatewayd.core.line import Address, Ending, LinePlan, Traffic
-from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import Transforms
-from gatewayd.transport.dial import Dial
-from gatewayd.transport.end import End
-from gatewayd.transport.gear import Gear
-from gatewayd.transport.pump import CipherPump, CopyPump, SplicePump, Way
-from gatewayd.transport.stillness import Stillness
+from gatewayd.transport.links.bucket import TokenBucket
+from gatewayd.transport.links.cipher import Transforms
+from gatewayd.transport.links.dial import Dial
+from gatewayd.transport.links.end import End
+from gatewayd.transport.links.gear import Gear
+from gatewayd.transport.links.pump import CipherPump, CopyPump, SplicePump, Way
+from gatewayd.transport.links.stillness import Stillness
 
 
 class CircuitKeeper(Protocol):

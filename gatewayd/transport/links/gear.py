@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from gatewayd.transport.pipes import Pipes, pipes_for_platform
-from gatewayd.transport.poller import Poller, poller_for
+from gatewayd.transport.links.pipes import Pipes, pipes_for_platform
+from gatewayd.transport.links.poller import Poller, poller_for
 
 #: Bytes that are copied at once.
 BUFFER = 128 * 1024

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from gatewayd.transport.gear import Gear
+from gatewayd.transport.links.gear import Gear
 
 #: Connections in one event: others have to come to their turn as well.
 _LIMIT = 64

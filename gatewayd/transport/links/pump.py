@@ -9,11 +9,11 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.interfaces import IDelayedCall
 
-from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import Transform
-from gatewayd.transport.end import End
-from gatewayd.transport.gear import BUFFER, Gear
-from gatewayd.transport.pipes import ROOM, Pipe, Pipes
+from gatewayd.transport.links.bucket import TokenBucket
+from gatewayd.transport.links.cipher import Transform
+from gatewayd.transport.links.end import End
+from gatewayd.transport.links.gear import BUFFER, Gear
+from gatewayd.transport.links.pipes import ROOM, Pipe, Pipes
 
 _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 #: How a kernel says, before it has moved anything, that it cannot do it for these sockets.

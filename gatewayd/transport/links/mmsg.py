@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gatewayd.transport.datagrams import LIMIT, LONGEST, ROOM, Batch, LoopBatch, Name, Side
+from gatewayd.transport.links.datagrams import LIMIT, LONGEST, ROOM, Batch, LoopBatch, Name, Side
 
 _DONT_WAIT = 0x40
 _SOL_UDP, _UDP_SEGMENT = 17, 103

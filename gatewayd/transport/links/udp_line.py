@@ -14,11 +14,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.core.line import Ending, LinePlan, Traffic, Watcher
-from gatewayd.transport.addresses import peer
-from gatewayd.transport.bucket import TokenBucket
-from gatewayd.transport.cipher import datagram_cipher
-from gatewayd.transport.datagrams import ROOM, Batch, Name, Side, family, name
-from gatewayd.transport.mmsg import shared_batch
+from gatewayd.transport.links.addresses import peer
+from gatewayd.transport.links.bucket import TokenBucket
+from gatewayd.transport.links.cipher import datagram_cipher
+from gatewayd.transport.links.datagrams import ROOM, Batch, Name, Side, family, name
+from gatewayd.transport.links.mmsg import shared_batch
 
 #: The headers of UDP and IP, in bytes.
 _HEADERS = {int(socket.AF_INET): 28, int(socket.AF_INET6): 48}

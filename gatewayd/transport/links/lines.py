@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gatewayd.core.line import Line, LinePlan, Watcher, Wire
-from gatewayd.transport.gear import Gear
-from gatewayd.transport.ports import PortPool
-from gatewayd.transport.tcp_line import TcpLine
-from gatewayd.transport.udp_line import UdpLine
+from gatewayd.transport.links.gear import Gear
+from gatewayd.transport.links.ports import PortPool
+from gatewayd.transport.links.tcp_line import TcpLine
+from gatewayd.transport.links.udp_line import UdpLine
 
 
 class SocketLines:
