@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 from gatewayd.transport.body import BodyPace, NoRoom
 from gatewayd.transport.head import head, refusal
 from gatewayd.transport.request import RETRY, GatewayRequest
+from gatewayd.transport.unsent import unsent
 
 if TYPE_CHECKING:
     from gatewayd.transport.site import GatewaySite
@@ -82,6 +83,7 @@ class GatewayChannel(HTTPChannel):
         self._phase = Phase.GONE
         self._phase_due = math.inf
         self._stall_due = math.inf
+        self._stall_most = 0
         self._head_bytes = 0
         self._head_lines = 0
         self._discarded = 0
@@ -159,7 +161,7 @@ class GatewayChannel(HTTPChannel):
         :param now: the site's reactor's time in seconds.
         """
         if self._stall_due <= now or self._phase is Phase.CLOSING:
-            self.abort()
+            self._judge_reader()
         elif self._phase is Phase.IDLE:
             self._close(CLOSE_SECONDS)
         elif self._phase is Phase.HEAD or (self._phase is Phase.BODY and self._body.is_late(now)):
@@ -316,9 +318,32 @@ class GatewayChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """Begin to count the time in which the client does not read."""
         if self._phase is not Phase.GONE:
-            self._stall_due = self.site.reactor.seconds() + self.site.limits.stall_seconds
-            self._report()
+            self._await_reader()
             super().pauseProducing()
+
+    def _await_reader(self) -> None:
+        seconds = self.site.limits.stall_seconds
+        self._stall_due = self.site.reactor.seconds() + seconds
+        self._stall_most = self._still_read(seconds)
+        self._report()
+
+    def _judge_reader(self) -> None:
+        """Give a client that has read, if slowly, as much time again; drop any other."""
+        if not 0 < unsent(self.transport) <= self._stall_most:
+            self.abort()
+        elif self._phase is Phase.CLOSING:
+            self._await_close(self.site.limits.stall_seconds)
+        else:
+            self._await_reader()
+
+    def _await_close(self, seconds: float) -> None:
+        self._stall_due = math.inf
+        self._stall_most = self._still_read(seconds)
+        self._enter(Phase.CLOSING, seconds)
+
+    def _still_read(self, seconds: float) -> int:
+        """Return what may be left unread after some seconds by a client that reads."""
+        return unsent(self.transport) - int(self.site.limits.body_rate * seconds)
 
     def resumeProducing(self) -> None:
         """Go on writing: the client has read everything."""
@@ -348,8 +373,7 @@ class GatewayChannel(HTTPChannel):
         if self._phase is Phase.GONE:
             return
         if self._phase is not Phase.CLOSING:
-            self._stall_due = math.inf
-            self._enter(Phase.CLOSING, seconds)
+            self._await_close(seconds)
         super().loseConnection()
 
     def abort(self) -> None:

@@ -12,9 +12,11 @@ class HttpLimits:
     :ivar body: bytes of one request body; more is 413.
     :ivar header_seconds: from the connect or a request's first byte to the end of its headers.
     :ivar body_seconds: from the end of the headers to the end of the body.
-    :ivar body_rate: bytes per second that a body must average, judged after ten seconds of it.
+    :ivar body_rate: bytes per second that a body must average, judged after ten seconds of it; so
+        what a client reads, when it is behind.
     :ivar idle_seconds: how long a connection is kept between two requests.
-    :ivar stall_seconds: how long the client may leave what we sent unread.
+    :ivar stall_seconds: how long the client may leave what we sent unread; it has to read
+        ``body_rate`` bytes per second.
     :ivar headers: header lines of one request; more is 431.
     :ivar header_bytes: bytes of request line and headers, line ends included; more is 431.
     :ivar connections: connections of one site; those beyond are closed at once.

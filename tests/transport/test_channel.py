@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -152,6 +153,26 @@ def test_client_that_does_not_read_is_aborted() -> None:
         bench.advance(2)
         assert wire.disconnected
         assert bench.clean
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_client_that_reads_slowly_is_kept(closing: bool) -> None:
+    """Who reads a kilobyte per second is waited for, also at the end; who reads less is not."""
+    bench = Bench()
+    wire: Any = bench.connect(GET.replace(b"echo", b"hold"))
+    wire.stuck = True  # there is something to send before it is closed
+    wire.dataBuffer, wire.offset = bytes(100_000), 1_000
+    wire.protocol.pauseProducing()
+    if closing:
+        wire.protocol.loseConnection()
+    for _ in range(5):
+        wire.offset += 11_300
+        bench.advance(11)
+        assert not wire.disconnected
+    wire.offset += 9_000
+    bench.advance(12)
+    assert wire.disconnected
+    assert bench.clean
 
 
 def test_client_that_reads_in_time_is_kept() -> None:
