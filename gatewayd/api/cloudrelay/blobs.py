@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -76,7 +75,7 @@ class Blobs(Resource):
         size = content.seek(0, 2)
         type_ = (request.getHeader(b"Content-Type") or b"").decode("latin-1")
         self._spool.bring(ticket, content, size, type_)
-        request.content = BytesIO()  # the request would close the file
+        request.take_body()  # the request would close it
         return send(request, Answer(201))
 
 
