@@ -14,6 +14,7 @@ from gatewayd.configuration.data_directory import (
     DEV_IOTKIT_USER,
     DEV_OAUTH_CLIENT,
     DEV_OAUTH_SECRET,
+    DEV_UX4IOT_KEY,
 )
 from gatewayd.configuration.iotkit import IotKit, IotKitAccount, IotKitBindings
 from gatewayd.configuration.loading import dev, load
@@ -29,6 +30,7 @@ from gatewayd.configuration.settings import (
     Settings,
     Storage,
 )
+from gatewayd.configuration.ux4iot import IotHub, Ux4Iot
 
 __all__ = [
     "DEV_ADMIN_PASSWORD",
@@ -38,12 +40,14 @@ __all__ = [
     "DEV_IOTKIT_USER",
     "DEV_OAUTH_CLIENT",
     "DEV_OAUTH_SECRET",
+    "DEV_UX4IOT_KEY",
     "REDACTED",
     "TOKEN_APIS",
     "CloudRelay",
     "DeviceHive",
     "DeviceLink",
     "File",
+    "IotHub",
     "IotKit",
     "IotKitAccount",
     "IotKitBindings",
@@ -56,6 +60,7 @@ __all__ = [
     "Service",
     "Settings",
     "Storage",
+    "Ux4Iot",
     "dev",
     "load",
 ]

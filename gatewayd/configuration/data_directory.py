@@ -26,6 +26,7 @@ DEV_IOTKIT_PUBLIC_KEY = "iotkit-public.pem"
 DEV_IOTKIT_PRIVATE_KEY = "iotkit-private.pem"
 DEV_IOTKIT_PASSWORD = "iotkit-password"  # noqa: S105 - a file's name
 DEV_IOTKIT_CODE = "iotkit-activation-code"
+DEV_UX4IOT_KEY = "ux4iot-key"
 #: Who may ask for tokens, with that secret.
 DEV_OAUTH_CLIENT = "dev-client"
 #: Who may send actuations, with that password.
@@ -88,6 +89,13 @@ def _iotkit(data: Path, table: Table) -> None:
         table["account"] = [account]
 
 
+def _ux4iot(data: Path, table: Table) -> None:
+    if not table.keys() & {"shared_access_key", "shared_access_key_file"}:
+        # Connection strings are split at semicolons and equals signs.
+        kept = _kept(data / DEV_UX4IOT_KEY, secrets.token_hex(24))
+        table["shared_access_key_file"] = kept
+
+
 _FILLED = {
     "storage": _storage,
     "devicehive": _devicehive,
@@ -95,6 +103,7 @@ _FILLED = {
     "cloudrelay": _nets,
     "oauth": _oauth,
     "iotkit": _iotkit,
+    "ux4iot": _ux4iot,
 }
 
 

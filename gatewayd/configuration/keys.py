@@ -24,6 +24,7 @@ from gatewayd.configuration.urls import (
     parse_host_and_port,
     parse_https_url,
     parse_url,
+    parse_url_path,
 )
 from gatewayd.configuration.uuids import parse_uuid
 
@@ -155,6 +156,10 @@ def _file_name(value: object) -> str:
     return _text(value)
 
 
+def _optional_text(value: object) -> str:
+    return "" if value == "" else _text(value)
+
+
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "IP address": parse_ip,
     "UUID": parse_uuid,
@@ -163,6 +168,8 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "ports": parse_ports,
     "port range": parse_port_range,
     "URL": parse_url,
+    "URL path": parse_url_path,
+    "optional text": _optional_text,
     "base URL": parse_base_url,
     "https URL": parse_https_url,
     "request headers": parse_request_headers,

@@ -13,7 +13,7 @@ from gatewayd.configuration.settings import Settings
 from gatewayd.errors import ConfigError
 
 #: What ``--dev`` serves to applications and devices.
-DEV_APIS = ["devicehive", "devicelink", "cloudrelay", "iotkit"]
+DEV_APIS = ["devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot"]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:

@@ -23,7 +23,6 @@ from gatewayd.configuration.section import File, Secret, Section
 from gatewayd.configuration.settings import (
     APIS,
     LATER,
-    LATER_APIS,
     LATER_TABLES,
     SECTIONS,
     SQLITE_URLS,
@@ -38,6 +37,7 @@ from gatewayd.configuration.settings import (
     Storage,
     sqlite_url,
 )
+from gatewayd.configuration.ux4iot import Ux4Iot
 
 #: The fewest characters of what a program or a device shows to get a token.
 SHORTEST_SECRET = 8
@@ -74,6 +74,7 @@ class Reader:
         cloudrelay = self._cloudrelay(document.get("cloudrelay", {}))
         oauth = self._oauth(document.get("oauth", {}))
         iotkit = self._iotkit(document.get("iotkit", {}), listen)
+        ux4iot = self._ux4iot(document.get("ux4iot", {}), listen)
         limits = self._table("limits", Limits, document.get("limits", {}))
         service = self._table("service", Service, document.get("service", {}))
         self.problems.stop()
@@ -85,6 +86,7 @@ class Reader:
             cloudrelay=_made(CloudRelay, cloudrelay),
             oauth=_made(OAuth, oauth),
             iotkit=_made(IotKit, iotkit),
+            ux4iot=_made(Ux4Iot, ux4iot),
             limits=_made(Limits, limits),
             service=_made(Service, service),
         )
@@ -268,6 +270,20 @@ class Reader:
             except ValueError as error:
                 self.problems.add(_given(at, values, "url"), f"the value is {error}")
 
+    def _ux4iot(self, table: object, listen: Iterable[Table]) -> Table:
+        if isinstance(table, dict) and table.get("secondary_access_key") == "":
+            table = {name: table[name] for name in table if name != "secondary_access_key"}
+        values = self._table("ux4iot", Ux4Iot, table)
+        if any("ux4iot" in each.get("serve", []) for each in listen):
+            when = " where a listener serves ux4iot"
+            self._neither("ux4iot", table, "shared_access_key", "shared_access_key_file", when)
+        for name in ("shared_access_key", "secondary_access_key"):
+            self._long_enough("ux4iot", values, name)
+        if isinstance(table, dict) and "iot_hub" in table:
+            at, both = "ux4iot.iot_hub", ("connection_string", "connection_string_file")
+            self._neither(at, table["iot_hub"], *both)
+        return values
+
     def _long_enough(self, at: str, values: Table, name: str) -> None:
         """Complain of a secret that can be guessed."""
         if name in values and len(values[name].reveal()) < SHORTEST_SECRET:
@@ -327,8 +343,6 @@ def _text(base: Path, name: str) -> str:
 
 def _unknown_api(name: str) -> str:
     allowed = f"allowed: {quoted(APIS)}"
-    if name in LATER_APIS:
-        return f"{shown(name)} {LATER}; {allowed}"
     near = difflib.get_close_matches(name, APIS, n=1)
     return f"{shown(name)} is no API; {f'did you mean {quoted(near)}?' if near else allowed}"
 

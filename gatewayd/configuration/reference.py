@@ -14,7 +14,7 @@ from typing import Any
 from gatewayd.configuration.keys import Key, keys
 from gatewayd.configuration.problems import quoted, shown
 from gatewayd.configuration.quantities import format_duration, format_size
-from gatewayd.configuration.settings import APIS, LATER_APIS, LATER_TABLES, LISTS, TABLES
+from gatewayd.configuration.settings import APIS, LATER_TABLES, LISTS, TABLES
 
 _INTRODUCTION = """\
 # Configuration
@@ -90,11 +90,10 @@ def render() -> str:
             f"| Key | Type | Default | Meaning |\n| --- | --- | --- | --- |\n{rows}"
         )
     later = ", ".join(f"`{headline}`" for headline in LATER_TABLES.values())
-    apis = ", ".join(f"`{name}`" for name in LATER_APIS)
     parts.append(
         "## For later versions\n\n"
         f"These tables are not available yet in this version, and refused: {later}.\n\n"
-        f"The same is true of {apis} in `serve`, and of `postgresql://` in `[storage]`.\n"
+        "The same is true of `postgresql://` in `[storage]`.\n"
     )
     return "\n".join(parts)
 
@@ -106,6 +105,7 @@ def _row(key: Key) -> str:
         "choices": f"list of {_in_code(key.choices)}",
         "APIs": f"list of {_in_code(APIS)}",
         "list": "list of texts",
+        "optional text": "text",
         "tables": "list of tables",
         "devices": "list of ids",
         "request headers": "list of header fields",

@@ -77,6 +77,8 @@ RequestHeaders = Annotated[list[str], Meta(extra={"kind": "request headers"})]
 ResponseHeaders = Annotated[list[str], Meta(extra={"kind": "response headers"})]
 Url = Annotated[str, Meta(extra={"kind": "URL"})]
 BaseUrl = Annotated[str, Meta(extra={"kind": "base URL"})]
+OptionalText = Annotated[str, Meta(extra={"kind": "optional text"})]
+UrlPath = Annotated[str, Meta(extra={"kind": "URL path"})]
 HttpsUrl = Annotated[str, Meta(extra={"kind": "https URL"})]
 
 

@@ -1,8 +1,7 @@
 """The settings of the daemon, one :class:`Section` per table of the configuration file.
 
 Everything here is a value that has been checked already. Those of the Cloud Relay and of its tokens
-are in :mod:`gatewayd.configuration.relaying`, those of iotkit in
-:mod:`gatewayd.configuration.iotkit`.
+are in :mod:`gatewayd.configuration.relaying`, those of iotkit and ux4iot in modules of their name.
 """
 
 from __future__ import annotations
@@ -30,20 +29,18 @@ from gatewayd.configuration.section import (
     Section,
     Size,
 )
+from gatewayd.configuration.ux4iot import IotHub, Ux4Iot
 
 #: The longest time in ms that a number of 32 bits holds, about 25 days.
 MAX_TIMEOUT = 2**31 - 1
 
 #: What a listener can serve.
-APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit", "ops")
+APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot", "ops")
 #: Of these, what the gateway's own tokens open.
 TOKEN_APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit")
-#: What a listener will be able to serve.
-LATER_APIS = ("ux4iot",)
 #: Tables that will exist: the name, and how the file writes its headline.
 LATER_TABLES = {
     "node": "[node]",
-    "ux4iot": "[ux4iot]",
 }
 
 #: What follows the name of something for later, in an error.
@@ -350,6 +347,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloudrelay: CloudRelay = CloudRelay()
     oauth: OAuth = OAuth()
     iotkit: IotKit = IotKit()
+    ux4iot: Ux4Iot = Ux4Iot()
     limits: Limits = Limits()
     service: Service = Service()
 
@@ -371,6 +369,8 @@ TABLES: dict[str, type[Section]] = {
     "iotkit": IotKit,
     "iotkit.account": IotKitAccount,
     "iotkit.bindings": IotKitBindings,
+    "ux4iot": Ux4Iot,
+    "ux4iot.iot_hub": IotHub,
     "limits": Limits,
     "service": Service,
 }

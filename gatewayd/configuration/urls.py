@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 # A name or an IPv4 address, or an IPv6 address in brackets; and a port. No user, no password.
 _NAME = "[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?"
 _PLACE = re.compile(rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
+_PATH = re.compile(r"(?:/[0-9A-Za-z_~-][0-9A-Za-z_.~-]*)+")
 # What the tables of dashboards hold.
 _LONGEST_PLACE = 255
 
@@ -23,6 +24,16 @@ def parse_url(value: object) -> str:
     raise ValueError(
         'not the URL of a service; allowed: as in "https://login.example/tenant", without a query'
     )
+
+
+def parse_url_path(value: object) -> str:
+    """Return the path under which an API is, without a slash at its end; "" for the root.
+
+    :raises ValueError: it is none; the text goes on after "the value is".
+    """
+    if isinstance(value, str) and (value == "" or _PATH.fullmatch(value)):
+        return value
+    raise ValueError('not the path of an API; allowed: as in "/ux4iot", or "" for the root')
 
 
 def parse_base_url(value: object) -> str:

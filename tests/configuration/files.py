@@ -45,6 +45,13 @@ activation_code = "hunter2-planted"
 server = "gateway.example:5000"
 url = "postgresql://gateway:hunter2-planted@db.example/iot"
 """
+WITH_UX4IOT = f"""{WITH_IOTKIT}
+[ux4iot]
+shared_access_key = "hunter2-planted"
+secondary_access_key = "hunter2-planted-2"
+[ux4iot.iot_hub]
+connection_string = "HostName=hub.example;SharedAccessKeyName=s;SharedAccessKey=hunter2-planted"
+"""
 OPS_ONLY = """
 [[listen]]
 endpoint = "tcp:9090"

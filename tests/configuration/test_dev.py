@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 def test_dev_settings(tmp_path: Path) -> None:
     """--dev serves its APIs and ops on loopback and keeps its database in its directory."""
     settings = configuration.dev(tmp_path / "data")
-    apis = ["devicehive", "devicelink", "cloudrelay", "iotkit"]
+    apis = ["devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot"]
     assert settings.listen == [
         Listen(endpoint="tcp:8080:interface=127.0.0.1", serve=apis),
         Listen(endpoint="tcp:9090:interface=127.0.0.1", serve=["ops"]),
@@ -100,6 +100,9 @@ def test_dev_keeps_its_secrets(tmp_path: Path) -> None:
     assert iotkit.private_key_file.text != first.iotkit.private_key_file.text
     assert iotkit.password != first.iotkit.password
     assert iotkit.account[0].activation_code != first.iotkit.account[0].activation_code
+    ux4iot = configuration.dev(tmp_path / "other").ux4iot
+    assert ux4iot.shared_access_key != first.ux4iot.shared_access_key
+    assert len(look_up(first, "ux4iot.shared_access_key")) >= 32
 
 
 def test_dev_files_are_private(tmp_path: Path) -> None:
@@ -115,6 +118,7 @@ def test_dev_files_are_private(tmp_path: Path) -> None:
         "iotkit-private.pem": 0o600,
         "iotkit-password": 0o600,
         "iotkit-activation-code": 0o600,
+        "ux4iot-key": 0o600,
     }
 
 
@@ -149,6 +153,7 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
             "iotkit.account.0.id=c4715841-bb1e-4c87-ad78-2376fe596a11",
             "iotkit.account.0.name=mine",
             "iotkit.account.0.activation_code=own-code",
+            "ux4iot.shared_access_key=own-key-of-ux4iot",
         ],
     )
     assert settings.limits.body == 2097152
@@ -165,15 +170,16 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
     assert settings.iotkit.username == "me"
     assert look_up(settings, "iotkit.password") == "own-password"
     assert [account.name for account in settings.iotkit.account] == ["mine"]
+    assert look_up(settings, "ux4iot.shared_access_key") == "own-key-of-ux4iot"
     assert sorted(tmp_path.iterdir()) == sorted(own)
 
 
 def test_dev_override_lasts_for_one_start(tmp_path: Path) -> None:
     """An override of an item of a list changes nothing for those who load settings later."""
     changed = configuration.dev(tmp_path, ["listen.0.serve.2=ops"])
-    assert changed.listen[0].serve == ["devicehive", "devicelink", "ops", "iotkit"]
+    assert changed.listen[0].serve == ["devicehive", "devicelink", "ops", "iotkit", "ux4iot"]
     assert configuration.dev(tmp_path).listen[0].serve == [
-        "devicehive", "devicelink", "cloudrelay", "iotkit",
+        "devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot",
     ]  # fmt: skip
 
 
@@ -249,9 +255,10 @@ def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["devicehive=5", "devicelink=5", "cloudrelay=5", "oauth=5", "iotkit=5", "storage=5"]
+    "name",
+    ["devicehive", "devicelink", "cloudrelay", "oauth", "iotkit", "ux4iot", "storage"],
 )
-def test_dev_reports_what_is_no_table(tmp_path: Path, override: str) -> None:
+def test_dev_reports_what_is_no_table(tmp_path: Path, name: str) -> None:
     """A table overridden by a value is an error under --dev, too."""
     with pytest.raises(ConfigError, match=r"not a table; allowed: a table with keys"):
-        configuration.dev(tmp_path, [override])
+        configuration.dev(tmp_path, [f"{name}=5"])

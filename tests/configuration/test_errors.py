@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd import configuration
-from gatewayd.configuration.settings import LATER_APIS, LATER_TABLES
+from gatewayd.configuration.settings import LATER_TABLES
 from gatewayd.errors import ConfigError
 from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, Files
 
@@ -165,7 +165,7 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
         (
             'listen.0.serve=["devicehive", "mqtt"]',
             'listen.0.serve.1: "mqtt" is no API; allowed: "devicehive", "devicelink", '
-            '"cloudrelay", "iotkit", "ops"',
+            '"cloudrelay", "iotkit", "ux4iot", "ops"',
         ),
         (
             "storage.url=postgresql://u:hunter2-planted@h/db",
@@ -213,15 +213,6 @@ def test_table_for_later(files: Files, table: str, headline: str) -> None:
     text = f"{MINIMAL}\n{headline}\nx = 1\n"
     assert table in headline
     assert files.problems(text) == [f"{headline} is not available yet in this version"]
-
-
-@pytest.mark.parametrize("api", LATER_APIS)
-def test_api_for_later(files: Files, api: str) -> None:
-    """An API that later versions will have is refused as such."""
-    assert files.problems(overrides=[f'listen.0.serve=["{api}"]']) == [
-        f'listen.0.serve.0: "{api}" is not available yet in this version; '
-        'allowed: "devicehive", "devicelink", "cloudrelay", "iotkit", "ops"'
-    ]
 
 
 def test_what_is_missing(files: Files) -> None:

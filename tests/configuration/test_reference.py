@@ -11,7 +11,6 @@ import pytest
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.reference import render
 from gatewayd.configuration.settings import (
-    LATER_APIS,
     LATER_TABLES,
     LISTS,
     SECTIONS,
@@ -81,8 +80,8 @@ def test_every_key_has_its_row(table: str) -> None:
         "| `claim_timeout` | duration, at least 1ms | none | ",
         "| `rate` | size, at least 1B | none | ",
         "| `strict_ctr` | boolean | `false` | ",
-        '| `serve` | list of `"devicehive"`, `"devicelink"`, `"cloudrelay"`, `"iotkit"`, `"ops"`, '
-        "at least one | required | ",
+        '| `serve` | list of `"devicehive"`, `"devicelink"`, `"cloudrelay"`, `"iotkit"`, '
+        '`"ux4iot"`, `"ops"`, at least one | required | ',
         '| `response_timeout` | duration, at least 5s and at most 5m | `"30s"` | ',
         '| `results` | duration, at least 1m | `"1d"` | ',
         "| `queued` | number, at least 0 | `32` | ",
@@ -111,7 +110,7 @@ def test_row_names_type_range_and_default(row: str) -> None:
     assert f"\n{row}" in render()
 
 
-@pytest.mark.parametrize("name", [*LATER_TABLES.values(), *LATER_APIS, "postgresql://"])
+@pytest.mark.parametrize("name", [*LATER_TABLES.values(), "postgresql://"])
 def test_what_comes_later_is_named(name: str) -> None:
     """What later versions will have is listed as not available yet."""
     later = render().split("\n## For later versions\n")[1]

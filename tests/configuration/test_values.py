@@ -12,7 +12,7 @@ from gatewayd import configuration
 from gatewayd.configuration import IotKit, Listen, Secret, Storage
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.settings import LISTS, TABLES
-from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_IOTKIT, Files, look_up
+from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_UX4IOT, Files, look_up
 
 # What takes effect
 
@@ -97,6 +97,24 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "iotkit.bindings.server": ("[fd00::7]:5001", "[fd00::7]:5001"),
     "iotkit.bindings.url": ("postgres://db/iot", "postgres://db/iot"),
     "iotkit.bindings.flavour": ("function", "function"),
+    "ux4iot.shared_access_key": ("long enough", "long enough"),
+    "ux4iot.secondary_access_key": ("long enough", "long enough"),
+    "ux4iot.path": ("/ux4iot/v1", "/ux4iot/v1"),
+    "ux4iot.custom_connection_state_key": ("online", "online"),
+    "ux4iot.connection_state_on_telemetry": ("false", False),
+    "ux4iot.connection_state_ttl": ("0", 0.0),
+    "ux4iot.custom_timestamp_key": ('""', ""),
+    "ux4iot.custom_device_id_key": ("id", "id"),
+    "ux4iot.throttling_interval": ("500", 500),
+    "ux4iot.telemetry_keys": ("1", 1),
+    "ux4iot.sessions": ("1", 1),
+    "ux4iot.grants_per_session": ("1", 1),
+    "ux4iot.session_lifetime": ("1m", 60.0),
+    "ux4iot.resume": ("true", True),
+    "ux4iot.auto_register": ("false", False),
+    "ux4iot.network": ("7", 7),
+    "ux4iot.device_type": ("8", 8),
+    "ux4iot.iot_hub.connection_string": ("HostName=a", "HostName=a"),
     "limits.body": ("2MiB", 2097152),
     "limits.ws_message": ("64KiB", 65536),
     "limits.send_window": ("10kB", 10000),
@@ -122,6 +140,9 @@ BY_FILE = {
     "iotkit.password_file": "from file",
     "iotkit.account.0.activation_code_file": "from file",
     "iotkit.bindings.url_file": "postgresql://from/file",
+    "ux4iot.shared_access_key_file": "from file",
+    "ux4iot.secondary_access_key_file": "from file",
+    "ux4iot.iot_hub.connection_string_file": "from file",
 }
 #: Tables within tables, and files whose content is the setting; their tests are elsewhere.
 OTHERS = (
@@ -132,6 +153,7 @@ OTHERS = (
     "iotkit.private_key_file",
     "iotkit.account",
     "iotkit.bindings",
+    "ux4iot.iot_hub",
 )
 
 
@@ -140,8 +162,8 @@ def test_key_takes_effect(files: Files, path: str) -> None:
     """Every key changes the settings to what it says."""
     files.write_keys()
     text, value = TAKES_EFFECT[path]
-    assert look_up(files.load(WITH_IOTKIT), path) != value
-    assert look_up(files.load(WITH_IOTKIT, [f"{path}={text}"]), path) == value
+    assert look_up(files.load(WITH_UX4IOT), path) != value
+    assert look_up(files.load(WITH_UX4IOT, [f"{path}={text}"]), path) == value
 
 
 def test_every_key_is_tested() -> None:
@@ -168,7 +190,7 @@ def test_secret_is_read_from_its_file(files: Files, path: str, end: str) -> None
     files.write_keys()
     files.write("it", f"{BY_FILE[path]}{end}")
     inline = path.removesuffix("_file")
-    settings = files.load(without(WITH_IOTKIT, inline), [f"{path}=it"])
+    settings = files.load(without(WITH_UX4IOT, inline), [f"{path}=it"])
     assert look_up(settings, inline) == BY_FILE[path]
 
 
