@@ -22,6 +22,7 @@ from gatewayd.configuration import (
     DEV_IOTKIT_CODE,
     DEV_OAUTH_CLIENT,
     DEV_OAUTH_SECRET,
+    DEV_UX4IOT_KEY,
 )
 from gatewayd.core.access import DEVICE_ACTIONS, Principal
 from gatewayd.service import Gateway, address
@@ -148,6 +149,7 @@ class Welcome(Service):
             *self._link_lines(devicehive),
             *self._relay_lines(devicehive),
             *self._iotkit_lines(devicehive),
+            *self._ux4iot_lines(devicehive),
         ]
         login = self._gateway.settings.devicehive.admin_login
         password = (self._data / DEV_ADMIN_PASSWORD).read_text().strip() if self._first else None
@@ -165,6 +167,7 @@ class Welcome(Service):
                     [f"  iotkit         ws://{devicehive}/  http://{devicehive}/v1/api"]
                     * self._agents
                 ),
+                *([f"  ux4iot         Endpoint=http://{devicehive}"] * self._apps),
                 f"  administrator  {login}, {told} in {self._data / DEV_ADMIN_PASSWORD}",
                 f'  device         "{DEVICE}", simulated: commands echo, reboot, fail, slow; '
                 f"telemetry every second{', echo on a TCP port' if self._echo else ''}",
@@ -209,6 +212,22 @@ class Welcome(Service):
         body = f'"{{\\"activationCode\\":\\"$(cat {code})\\"}}"'
         where = f"http://{devicehive}/v1/api/devices/my-agent/activation"
         return [f"curl -X PUT -H 'Content-Type: application/json' -d {body} {where}"]
+
+    @property
+    def _apps(self) -> bool:
+        """Whether web apps are served where DeviceHive is, with the key that is kept."""
+        kept = (self._data / DEV_UX4IOT_KEY).exists()
+        return kept and self._address("ux4iot") == self._address("devicehive")
+
+    def _ux4iot_lines(self, devicehive: str) -> list[str]:
+        """Return the line that calls a direct method as backends do, when they are served."""
+        if not self._apps:
+            return []
+        key = shlex.quote(str(self._data / DEV_UX4IOT_KEY))
+        method = '{"methodName":"echo","payload":{"hello":"world"}}'
+        body = f'{{"deviceId":"{DEVICE}","methodParams":{method}}}'
+        headers = f"-H \"Shared-Access-Key: $(cat {key})\" -H 'Content-Type: application/json'"
+        return [f"curl {headers} -d '{body}' http://{devicehive}/directMethod"]
 
     def _link_lines(self, devicehive: str) -> list[str]:
         """Return the line that opens a link to the simulated device, when there are links."""

@@ -1,7 +1,8 @@
 """Log observers for ``twistd --logger=``: JSON lines or text, on standard output, without secrets.
 
-``gatewayd.log.json_lines`` and ``gatewayd.log.text`` take the place of Twisted's observer. Debug
-events are dropped unless the environment says ``GATEWAYD_LOG=debug``.
+``gatewayd.log.json_lines`` and ``gatewayd.log.text`` take the place of Twisted's observer. They
+write what is at least as grave as :data:`threshold` says: ``info``, or ``debug`` if the environment
+has ``GATEWAYD_LOG=debug``; it can be changed while the daemon runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import msgspec
+from constantly import NamedConstant
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
@@ -77,22 +79,58 @@ def text() -> ILogObserver:
     return LineObserver(sys.stdout.buffer, _text)
 
 
+class Threshold:
+    """Which events are written.
+
+    :ivar level: the least grave of them.
+    """
+
+    def __init__(self) -> None:
+        self.level: NamedConstant = LogLevel.info
+        self._asked = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there is an observer that asks; Twisted's own writes everything."""
+        return self._asked
+
+    def ask(self) -> Threshold:
+        """Return it, as the environment has it, to an observer that keeps to it."""
+        self._asked = True
+        self.level = LogLevel.debug if os.environ.get(VARIABLE) == "debug" else LogLevel.info
+        return self
+
+    def lets(self, level: object) -> bool:
+        """Whether an event of a level is written; one that has none is."""
+        return not isinstance(level, NamedConstant) or level >= self.level
+
+
+#: What the observers of this process keep to.
+threshold = Threshold()
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Writes every event as a line, and never fails: a log must not stop what it tells of.
 
     :param output: where the lines go; each is flushed, so that none is late.
     :param render: makes the line of an event, without its newline.
+    :param threshold: which events are written.
     """
 
-    def __init__(self, output: BinaryIO, render: Callable[[LogEvent], str]) -> None:
+    def __init__(
+        self,
+        output: BinaryIO,
+        render: Callable[[LogEvent], str],
+        threshold: Threshold = threshold,
+    ) -> None:
         self._output = output
         self._render = render
-        self._debug = os.environ.get(VARIABLE) == "debug"
+        self._threshold = threshold.ask()
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""
-        if not self._debug and event.get("log_level") is LogLevel.debug:
+        if not self._threshold.lets(event.get("log_level")):
             return
         try:
             line = self._render(event)

@@ -139,6 +139,23 @@ def test_debug_is_dropped_unless_asked_for(
     assert len(as_json(event(log_level=LogLevel.debug), event())) == lines
 
 
+def test_threshold_moves() -> None:
+    """What is written can be changed while observers are there; what has no level is written."""
+    output, threshold = io.BytesIO(), log.Threshold()
+    assert not threshold.in_use
+    observer = log.LineObserver(output, lambda event: str(event["log_format"]), threshold)
+    assert threshold.in_use
+    levels = [*LogLevel.iterconstants(), None]
+    for level in LogLevel.iterconstants():
+        threshold.level = level
+        output.seek(0)
+        output.truncate()
+        for each in levels:
+            observer({"log_level": each, "log_format": str(each)})
+        written = output.getvalue().decode().splitlines()
+        assert written == [str(each) for each in levels if each is None or each >= level]
+
+
 def test_legacy_message(as_json: Any) -> None:
     """A message of the older log system has its text and its system as the namespace."""
     seen: list[Event] = []

@@ -66,7 +66,8 @@ def messages(output: str) -> list[dict[str, Any]]:
 @pytest_twisted.ensureDeferred
 async def test_every_line_works(dev: Daemon) -> None:
     """Each printed command line runs, and shows what it is there to show."""
-    info, ready, devices, echo, telemetry, link, relay, agent = commands(await welcome(dev))
+    lines = commands(await welcome(dev))
+    info, ready, devices, echo, telemetry, link, relay, agent, method = lines
     assert "apiVersion" in json.loads(await shell(dev, info))
     assert json.loads(await shell(dev, ready))["ok"] is True
 
@@ -92,6 +93,8 @@ async def test_every_line_works(dev: Daemon) -> None:
     assert await shell(dev, link) == "hello\n"
     assert json.loads(await shell(dev, relay))["device"] == "simulated-device"
     assert json.loads(await shell(dev, agent)).keys() == {"deviceToken", "domainId"}
+    answer = json.loads(await shell(dev, method))
+    assert answer == {"status": 200, "payload": {"hello": "world"}}
 
 
 @pytest_twisted.ensureDeferred
