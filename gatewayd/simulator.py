@@ -38,7 +38,8 @@ SLOWEST = 60
 class SimulatedDevice(Service):
     """A device that reports telemetry and knows ``echo``, ``reboot``, ``fail`` and ``slow``.
 
-    To HTTP requests that are relayed to it, it has ``/info`` and ``/echo``.
+    To HTTP requests that are relayed to it, it has ``/info`` and ``/echo``. What is desired of its
+    twin, it reports at once.
 
     :param credentials_source: is asked before each login; what it raises as OSError or ValueError
         counts as a refused login.
@@ -235,6 +236,8 @@ class SimulatedDevice(Service):
                 self._begin_slow(command_id, parameters.get("seconds"))
             case "RestApi":
                 self._answer(command_id, "ok", self._web_page(parameters))
+            case "$twin/desired":
+                self._run(self._adopt(command_id, parameters))
             case _:
                 self._answer(command_id, "error", {"reason": f"unknown command {name}"})
 
@@ -250,6 +253,19 @@ class SimulatedDevice(Service):
             return {"status": 404, "body": {"error": "there are /info and /echo"}}
         headers = {"Content-Type": "application/json"}
         return {"status": 200, "headers": headers, "body": body}
+
+    async def _adopt(self, command_id: object, desired: Message) -> None:
+        """Become what is desired, and report it."""
+        reported = {name: value for name, value in desired.items() if not name.startswith("$")}
+        notification = {"notification": "$twin/reported", "parameters": reported}
+        try:
+            if self._client is not None:
+                await self._client.request(
+                    "notification/insert", deviceId=self.device_id, notification=notification
+                )
+        except (Disconnected, RequestFailed) as error:
+            self.log.debug("{device}'s twin: {error}", device=self.device_id, error=str(error))
+        self._answer(command_id, "ok", reported)
 
     async def _reboot(self, command_id: object) -> None:
         self._note(command_id, "ok", {"rebooting": True})

@@ -260,6 +260,35 @@ async def test_command(rig: Rig, name: str, fields: Message, status: str, result
     assert await rig.answer() == (7, status, result)
 
 
+@pytest_twisted.ensureDeferred
+async def test_desired(rig: Rig) -> None:
+    """What is desired of its twin it reports, without what is about the message."""
+    await rig.start()
+    rig.command(7, "$twin/desired", parameters={"$version": 4, "interval": 5, "mode": None})
+    request = await rig.server.expect("notification/insert")
+    wanted = {"interval": 5, "mode": None}
+    assert request["notification"] == {"notification": "$twin/reported", "parameters": wanted}
+    assert await rig.answer() == (7, "ok", wanted)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_desired_cannot_be_reported(rig: Rig, refused: bool) -> None:
+    """A report that is refused or lost with the connection does not keep the command."""
+    await rig.start()
+    if refused:
+        rig.server.replies["notification/insert"] = FAILED
+        rig.command(7, "$twin/desired", parameters={"interval": 5})
+    else:
+        rig.server.silent = {"notification/insert"}
+        rig.command(7, "$twin/desired", parameters={"interval": 5})
+        await rig.server.expect("notification/insert")
+        await rig.cut()
+        rig.server.silent = set()
+        rig.clock.advance(1)
+    assert await rig.answer() == (7, "ok", {"interval": 5})
+
+
 @pytest.mark.parametrize(
     ("parameters", "seconds"),
     [({}, 3), ({"seconds": True}, 3), ({"seconds": 1e300}, 60), ({"seconds": 2.5}, 2.5)],
