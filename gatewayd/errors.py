@@ -147,9 +147,24 @@ class TooLarge(GatewayError):
 class Conflict(GatewayError):
     """The same name was used before for something else, or for what is not over.
 
-    :ivar reason: ``"running"``, ``"different"``, or ``"unknown"``: nobody knows what became of it.
+    :ivar reason: ``"running"``, ``"different"``, or ``"unknown"``: nobody knows what became of it;
+        ``"version"``: it was changed meanwhile.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Refused(GatewayError):
+    """Another hub, which was asked on somebody's behalf, refused.
+
+    :ivar status: its status. :ivar body: what it says, for who asked.
+    :ivar code: its own name of the error; "" for none.
+    """
+
+    def __init__(self, status: int, body: bytes, code: str = "") -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.body = body
+        self.code = code

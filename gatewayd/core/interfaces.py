@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.estate import Estate
+from gatewayd.core.grants import SessionChange, StoredSession
 from gatewayd.core.model import (
     Command,
     CommandChange,
@@ -34,6 +35,7 @@ from gatewayd.core.queries import (
     Replay,
     UserQuery,
 )
+from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin
 
 #: Called with every batch of events that was committed, in commit order.
 Observer = Callable[[Sequence[Event]], None]
@@ -52,6 +54,7 @@ class Log(Protocol):
         :param patience: seconds for which it may wait, so that many are written together; nothing
             that is written later comes before it.
         :raises NotFound: the device is gone. :raises Superseded: its epoch is over.
+        :raises Conflict: ``"version"``: the twin was changed meanwhile.
         :raises Unavailable: it could not be kept.
         """
 
@@ -223,6 +226,18 @@ class Vault(Protocol):
     def set_device_login(self, uid: int, login: DeviceLogin | None) -> Deferred[None]:
         """Keep or forget how a device lets the gateway in. :raises NotFound: it is gone."""
 
+    def device_secret(self, uid: int) -> Deferred[bytes | None]:
+        """Return the key with which a device signs what it sends."""
+
+    def set_device_secret(self, uid: int, secret: bytes | None) -> Deferred[None]:
+        """Keep or forget the key with which a device signs. :raises NotFound: it is gone."""
+
+    def secret(self, name: str) -> Deferred[bytes | None]:
+        """Return a secret of the gateway's own."""
+
+    def keep_secret(self, name: str, secret: bytes) -> Deferred[bytes]:
+        """Keep a secret unless there is one of that name; fires with the one that is kept."""
+
 
 class RelayCalls(Protocol):
     """Relayed requests whose answers are kept. They go with their device."""
@@ -252,7 +267,57 @@ class RelayCalls(Protocol):
         """Return the size of all calls together; see :attr:`RelayCall.size`."""
 
 
-class Store(Log, Directory, Vault, RelayCalls, Protocol):
+class Shadows(Protocol):
+    """What devices said last and what is wanted of them; it goes with the device.
+
+    Twins are written with the log, see :attr:`Entry.twin`.
+    """
+
+    def twin(self, uid: int) -> Deferred[StoredTwin | None]:
+        """Return the twin of a device; None: nothing was ever said in it."""
+
+    def last_values(self, uid: int) -> Deferred[list[LastValue]]:
+        """Return what a device said last, by key; without what was deleted."""
+
+    def keep_shadows(
+        self,
+        values: Sequence[LastValue],
+        states: Sequence[ConnectionState],
+        until: int,
+        limit: int,
+    ) -> Deferred[None]:
+        """Keep what devices said last, in one transaction.
+
+        An older value never replaces a newer one; those of devices that are gone are ignored.
+
+        :param until: ms up to which the log is in it.
+        :param limit: how many keys a device may have; those that it said longest ago are forgotten.
+        """
+
+    def shadowed_until(self) -> Deferred[int | None]:
+        """Return the ms up to which the log is in what was kept; None: it never was."""
+
+    def connection_state(self, uid: int) -> Deferred[ConnectionState | None]:
+        """Return whether a device is connected, as it was kept."""
+
+    def connected(self) -> Deferred[list[ConnectionState]]:
+        """List the states of those that are connected, as they were kept."""
+
+
+class SessionStore(Protocol):
+    """The live sessions that were granted something."""
+
+    def live_sessions(self) -> Deferred[list[StoredSession]]:
+        """List all of them."""
+
+    def change_session(self, change: SessionChange) -> Deferred[None]:
+        """Change one, or store it."""
+
+    def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
+        """Forget some with all that was granted to them; unknown ones are ignored."""
+
+
+class Store(Log, Directory, Vault, RelayCalls, Shadows, SessionStore, Protocol):
     """Everything that is kept. One driver is one implementation of this."""
 
     def start(self) -> Deferred[Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from gatewayd.core.shadow import StoredTwin
+
 #: How far (ms) times may run ahead of the clock so that events of different devices differ in
 #: time too. Within one device they always differ.
 LEAD = 1000
@@ -326,6 +328,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     :ivar epoch: the writer's attachment epoch; refused when a newer exclusive one exists.
     :ivar exclusive: for ATTACHED: begins a new epoch. Not together with a key: the epoch of an
         event is known when it is recorded, not when it is read.
+    :ivar twin: what becomes of the device's twin, in the same transaction; refused when its version
+        is not the next one. Not together with a key.
     """
 
     device: Device
@@ -337,11 +341,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     epoch: int | None = None
     exclusive: bool = False
+    twin: StoredTwin | None = None
 
     @property
     def size(self) -> int:
         """About how many bytes it holds in memory."""
         size = 256 + len(self.body or b"")
+        if self.twin is not None:
+            size += len(self.twin.document)
         if self.command is not None:
             size += len(self.command.parameters or b"") + len(self.command.result or b"")
         return size

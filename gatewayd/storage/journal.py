@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,36 +17,16 @@ from gatewayd.core.model import (
     Event,
     Kind,
 )
-from gatewayd.errors import NotFound, Superseded
+from gatewayd.core.shadow import StoredTwin
+from gatewayd.errors import Conflict, NotFound, Superseded
 from gatewayd.storage import history
+from gatewayd.storage.insert import Insert
 
-
-class _Insert:
-    """Inserts many rows with few statements.
-
-    The interpreter lock changes hands at every statement, and a busy reactor may then keep it for
-    a whole switch interval: a statement per row would cost far more than the rows do.
-    """
-
-    def __init__(self, head: str, row: str) -> None:
-        self._statements = [
-            (size, f"{head} VALUES " + ",".join([row] * size)) for size in (64, 32, 16, 8, 4, 2, 1)
-        ]
-
-    def write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
-        """Insert the rows and empty the list."""
-        done = 0
-        for size, statement in self._statements:
-            while len(rows) - done >= size:
-                db.execute(statement, tuple(chain.from_iterable(rows[done : done + size])))
-                done += size
-        rows.clear()
-
-
-_EVENTS = _Insert("INSERT INTO event", "(?,?,?,?,?,?,?,?,?,?,?)")
-_COMMANDS = _Insert("INSERT INTO command", "(?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)")
+_EVENTS = Insert("INSERT INTO event", "(?,?,?,?,?,?,?,?,?,?,?)")
+_COMMANDS = Insert("INSERT INTO command", "(?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)")
 # A key whose event is gone with its device or by retention is free again.
-_KEYS = _Insert("INSERT OR REPLACE INTO idempotency", "(?,?,?,?)")
+_KEYS = Insert("INSERT OR REPLACE INTO idempotency", "(?,?,?,?)")
+_TWINS = Insert("INSERT OR REPLACE INTO twin (uid, version, document)", "(?,?,?)")
 
 
 class Head:
@@ -77,6 +56,7 @@ class Journal:
         self._events: list[tuple[Any, ...]] = []
         self._commands: list[tuple[Any, ...]] = []
         self._keys: list[tuple[Any, ...]] = []
+        self._twins: dict[int, StoredTwin] = {}
         self._fresh: dict[str, Event] = {}
         #: events of the running transaction, for the observers
         self.recorded: list[Event] = []
@@ -87,12 +67,17 @@ class Journal:
         self.latest: int = row[1] or 0
 
     def append(self, entry: Entry) -> Event:
-        """Give an entry its number and time. :raises NotFound: :raises Superseded:"""
+        """Give an entry its number and time.
+
+        :raises NotFound: :raises Superseded: :raises Conflict: and then nothing has changed.
+        """
         if entry.key is not None and (known := self._known(entry.key, entry.device)) is not None:
             return known
         head = self._head(entry.device)
         if entry.epoch is not None and entry.epoch < head.epoch:
             raise Superseded(entry.device.id)
+        if entry.twin is not None:
+            self._replace_twin(entry.device.uid, entry.twin)
         if entry.exclusive:
             head.epoch += 1
         event = self._record(head, entry.device, entry.kind, entry.name, entry.body, entry.stamp)
@@ -138,6 +123,9 @@ class Journal:
         _EVENTS.write(self.db, self._events)
         _COMMANDS.write(self.db, self._commands)
         _KEYS.write(self.db, self._keys)
+        if self._twins:
+            _TWINS.write(self.db, [(uid, t.version, t.document) for uid, t in self._twins.items()])
+            self._twins.clear()
         if self._dirty:
             self.db.executemany(
                 "UPDATE stream SET epoch = ?, seq = ?, ts = ? WHERE uid = ?",
@@ -152,6 +140,7 @@ class Journal:
         self._events.clear()
         self._commands.clear()
         self._keys.clear()
+        self._twins.clear()
         self._fresh.clear()
         self.recorded.clear()
 
@@ -179,6 +168,18 @@ class Journal:
                 self._heads.clear()
             head = self._heads[device.uid] = Head(*row)
         return head
+
+    def _replace_twin(self, uid: int, new: StoredTwin) -> None:
+        """Collect what becomes of a twin; of many in one flush the last is written."""
+        old = self._twins.get(uid)
+        if old is not None:
+            version = old.version
+        else:
+            row = self.db.execute("SELECT version FROM twin WHERE uid = ?", (uid,)).fetchone()
+            version = 0 if row is None else row[0]
+        if new.version != version + 1:
+            raise Conflict("version")
+        self._twins[uid] = new
 
     def _record(
         self,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from gatewayd.core.estate import Estate
+from gatewayd.core.grants import SessionChange, StoredSession
 from gatewayd.core.interfaces import Observer
 from gatewayd.core.model import (
     Command,
@@ -40,146 +40,26 @@ from gatewayd.core.queries import (
     Replay,
     UserQuery,
 )
-from gatewayd.errors import ConfigError, GatewayError, Unavailable
+from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin
+from gatewayd.errors import ConfigError
 from gatewayd.storage import (
     configuration,
     devices,
     groups,
     history,
+    live_sessions,
     plugins,
     relay_calls,
+    shadows,
     users,
     vault,
 )
 from gatewayd.storage.adopt import adopt
+from gatewayd.storage.engine import Reader, Writer
 from gatewayd.storage.journal import Journal
-from gatewayd.storage.migrate import migrate
 from gatewayd.storage.worker import Job, Worker
 
 Result = TypeVar("Result")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, timeout=5)
-    db.execute("PRAGMA journal_mode = WAL")
-    # FULL: a commit returns after the log is synced; that is what "acknowledged" means.
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA temp_store = MEMORY")
-    return db
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the database is at fault (full, unreadable, corrupt) and not one of the writes."""
-    return type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
-
-
-class _Writer:
-    """Runs batches of writes, each batch one transaction."""
-
-    log = Logger()
-
-    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
-        self._path = path
-        self._wall = wall
-        self.healthy = True
-        self.opened_at = (0, 0)
-
-    def open(self) -> Journal:
-        try:
-            # Before SQLite opens it: the files that it keeps beside it get the same mode.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(self._path, 0o600)
-            db = _connect(self._path)
-            try:
-                migrate(db)
-                journal = Journal(db, self._wall)
-            except BaseException:
-                db.close()
-                raise
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"cannot open the database {self._path}: {error}") from error
-        self.opened_at = (journal.position, journal.latest)
-        return journal
-
-    def close(self, journal: Journal) -> None:
-        journal.db.close()
-
-    def run(self, journal: Journal, batch: list[Job]) -> None:
-        try:
-            journal.db.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                self._attempt(journal, job)
-            journal.flush()
-            journal.db.execute("COMMIT")
-        except Exception as error:
-            self._undo(journal, error)
-            if len(batch) > 1 and not _is_outage(error):
-                # One job is at fault; the others must not suffer for it.
-                for job in batch:
-                    self.run(journal, [job])
-                return
-            for job in batch:
-                job.error = Unavailable("the store cannot write")
-        else:
-            batch[0].events = journal.committed()
-            self.healthy = True
-
-    def _attempt(self, journal: Journal, job: Job) -> None:
-        """Run one job; what the domain refuses undoes this job alone."""
-        job.error = None
-        if job.function is Journal.append:
-            try:
-                job.result = journal.append(*job.arguments)
-            except GatewayError as error:
-                job.error = error
-            return
-        journal.flush()
-        journal.db.execute("SAVEPOINT job")
-        try:
-            job.result = job.function(journal, *job.arguments)
-        except GatewayError as error:
-            job.error = error
-            journal.db.execute("ROLLBACK TO job")
-        journal.db.execute("RELEASE job")
-
-    def _undo(self, journal: Journal, error: Exception) -> None:
-        """Roll the whole transaction back: nothing of it was acknowledged."""
-        if not _is_outage(error):
-            self.log.failure("a write failed")
-        elif self.healthy:
-            self.healthy = False
-            self.log.error("the store cannot write: {error}", error=str(error))
-        try:
-            if journal.db.in_transaction:
-                journal.db.execute("ROLLBACK")
-        except sqlite3.Error as again:
-            self.log.error("rollback failed: {error}", error=str(again))
-        journal.forget()
-
-
-class _Reader:
-    """Runs reads, each on its own."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def open(self) -> sqlite3.Connection:
-        db = _connect(self._path)
-        db.execute("PRAGMA query_only = ON")
-        return db
-
-    def close(self, db: sqlite3.Connection) -> None:
-        db.close()
-
-    def run(self, db: sqlite3.Connection, batch: list[Job]) -> None:
-        for job in batch:
-            try:
-                job.result = job.function(db, *job.arguments)
-            except sqlite3.Error as error:
-                job.error = Unavailable(f"the store cannot read: {error}")
-            except Exception as error:
-                job.error = error
 
 
 class SQLiteStore:
@@ -202,11 +82,11 @@ class SQLiteStore:
         self._path = path
         self._lock: int | None = None
         self._observers: list[Observer] = []
-        self._engine = _Writer(path, wall)
+        self._engine = Writer(path, wall)
         self._writer: Worker[Journal] = Worker(
             "gatewayd-writer", self._engine, reactor, pending=pending, delivered=self._delivered
         )
-        self._reader: Worker[sqlite3.Connection] = Worker("gatewayd-reader", _Reader(path), reactor)
+        self._reader: Worker[sqlite3.Connection] = Worker("gatewayd-reader", Reader(path), reactor)
 
     @property
     def healthy(self) -> bool:
@@ -416,6 +296,18 @@ class SQLiteStore:
         size = 512 + len(login.ca or b"" if login else b"")
         return self._writer.submit(vault.set_device_login, uid, login, size=size)
 
+    def device_secret(self, uid: int) -> Deferred[bytes | None]:
+        return self._read(vault.device_secret, uid)
+
+    def set_device_secret(self, uid: int, secret: bytes | None) -> Deferred[None]:
+        return self._write(vault.set_device_secret, uid, secret)
+
+    def secret(self, name: str) -> Deferred[bytes | None]:
+        return self._read(vault.secret, name)
+
+    def keep_secret(self, name: str, secret: bytes) -> Deferred[bytes]:
+        return self._write(vault.keep_secret, name, secret)
+
     # Relayed requests
 
     def begin_call(self, call: RelayCall) -> Deferred[RelayCall | None]:
@@ -435,6 +327,45 @@ class SQLiteStore:
 
     def kept_bytes(self) -> Deferred[int]:
         return self._read(relay_calls.kept_bytes)
+
+    # Shadows
+
+    def twin(self, uid: int) -> Deferred[StoredTwin | None]:
+        return self._read(shadows.twin, uid)
+
+    def last_values(self, uid: int) -> Deferred[list[LastValue]]:
+        return self._read(shadows.last_values, uid)
+
+    def keep_shadows(
+        self,
+        values: Sequence[LastValue],
+        states: Sequence[ConnectionState],
+        until: int,
+        limit: int,
+    ) -> Deferred[None]:
+        size = shadows.size(values, states)
+        return self._writer.submit(shadows.keep, values, states, until, limit, size=size)
+
+    def shadowed_until(self) -> Deferred[int | None]:
+        return self._read(shadows.shadowed_until)
+
+    def connection_state(self, uid: int) -> Deferred[ConnectionState | None]:
+        return self._read(shadows.connection_state, uid)
+
+    def connected(self) -> Deferred[list[ConnectionState]]:
+        return self._read(shadows.connected)
+
+    # Live sessions
+
+    def live_sessions(self) -> Deferred[list[StoredSession]]:
+        return self._read(live_sessions.every)
+
+    def change_session(self, change: SessionChange) -> Deferred[None]:
+        size = live_sessions.size(change)
+        return self._writer.submit(live_sessions.change, change, size=size)
+
+    def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
+        return self._write(live_sessions.drop, ids)
 
 
 def _mark(journal: Journal, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

@@ -44,8 +44,7 @@ def device_login(db: sqlite3.Connection, uid: int) -> DeviceLogin | None:
 def set_device_login(journal: Journal, uid: int, login: DeviceLogin | None) -> None:
     """Keep or forget how a device lets the gateway in. :raises NotFound: it is gone."""
     db = journal.db
-    if db.execute("SELECT 1 FROM device WHERE uid = ?", (uid,)).fetchone() is None:
-        raise NotFound("device", uid)
+    _check_device(db, uid)
     if login is None:
         db.execute("DELETE FROM device_login WHERE uid = ?", (uid,))
         return
@@ -54,3 +53,38 @@ def set_device_login(journal: Journal, uid: int, login: DeviceLogin | None) -> N
         "VALUES (?, ?, ?, ?, ?)",
         (uid, login.base_url, login.username, login.password, login.ca),
     )
+
+
+def device_secret(db: sqlite3.Connection, uid: int) -> bytes | None:
+    """Return the key with which a device signs what it sends."""
+    row = db.execute("SELECT secret FROM device_secret WHERE uid = ?", (uid,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_device_secret(journal: Journal, uid: int, secret: bytes | None) -> None:
+    """Keep or forget the key with which a device signs. :raises NotFound: it is gone."""
+    db = journal.db
+    _check_device(db, uid)
+    if secret is None:
+        db.execute("DELETE FROM device_secret WHERE uid = ?", (uid,))
+    else:
+        db.execute("INSERT OR REPLACE INTO device_secret VALUES (?, ?)", (uid, secret))
+
+
+def _check_device(db: sqlite3.Connection, uid: int) -> None:
+    if db.execute("SELECT 1 FROM device WHERE uid = ?", (uid,)).fetchone() is None:
+        raise NotFound("device", uid)
+
+
+def secret(db: sqlite3.Connection, name: str) -> bytes | None:
+    """Return a secret of the gateway's own."""
+    row = db.execute("SELECT secret FROM secret WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def keep_secret(journal: Journal, name: str, new: bytes) -> bytes:
+    """Keep a secret unless there is one of that name; return the one that is kept."""
+    journal.db.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, new))
+    kept = secret(journal.db, name)
+    assert kept is not None
+    return kept

@@ -99,3 +99,15 @@ class MemoryVault:
 
     def set_device_login(self, uid: int, login: DeviceLogin | None) -> Deferred[None]:
         return succeed(None)
+
+    def device_secret(self, uid: int) -> Deferred[bytes | None]:
+        return succeed(None)
+
+    def set_device_secret(self, uid: int, secret: bytes | None) -> Deferred[None]:
+        return succeed(None)
+
+    def secret(self, name: str) -> Deferred[bytes | None]:
+        return succeed(None)
+
+    def keep_secret(self, name: str, secret: bytes) -> Deferred[bytes]:
+        return succeed(secret)

@@ -5,8 +5,8 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.conformance_{topic}"
         for topic in (
-            "append", "commands", "devices", "groups", "listing", "plugins", "replay", "retention",
-            "users",
+            "append", "commands", "devices", "groups", "listing", "live_sessions", "plugins",
+            "replay", "retention", "shadows", "users",
         )
     )
 )  # fmt: skip

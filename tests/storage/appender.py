@@ -1,6 +1,7 @@
 """A process that appends until it is killed, and prints what was acknowledged.
 
-One line per event: the device's id, the sequence number, the key.
+One line per event: the device's id, the sequence number, the key. Between them the twin of each
+device changes all the time, with events that are named after its versions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.core.model import CommandDraft, Device, Entry, Kind
 from gatewayd.core.model import GroupKind as Group
+from gatewayd.core.shadow import StoredTwin
 from gatewayd.storage.sqlite import SQLiteStore
 
 DEVICES = ("A", "B", "C")
@@ -47,11 +49,21 @@ async def write(store: SQLiteStore, device: Device, label: str) -> None:
         os.write(1, f"{device.id} {event.seq} {key}\n".encode())
 
 
+async def change_twin(store: SQLiteStore, device: Device) -> None:
+    """Go on changing the twin where it ended."""
+    known = await store.twin(device.uid)
+    for version in count(1 if known is None else known.version + 1):
+        name = f"twin-{device.id}-{version}"
+        twin = StoredTwin(version=version, document=name.encode())
+        await store.append(Entry(device=device, kind=Kind.NOTIFICATION, name=name, twin=twin))
+
+
 async def main(path: Path, label: str) -> None:
     """Start all writers."""
     store = SQLiteStore(path, reactor, lambda: int(time.time() * 1000))  # type: ignore[arg-type]
     await store.start()
     for device in await furnish(store):
+        Deferred.fromCoroutine(change_twin(store, device))
         for writer in range(WRITERS):
             Deferred.fromCoroutine(write(store, device, f"{label}-{device.id}-{writer}"))
 

@@ -13,10 +13,12 @@ from tests.storage.conformance_commands import CommandConformance
 from tests.storage.conformance_devices import DeviceConformance
 from tests.storage.conformance_groups import GroupConformance
 from tests.storage.conformance_listing import ListingConformance
+from tests.storage.conformance_live_sessions import LiveSessionConformance
 from tests.storage.conformance_plugins import PluginConformance
 from tests.storage.conformance_relay_calls import RelayCallConformance
 from tests.storage.conformance_replay import ReplayConformance
 from tests.storage.conformance_retention import RetentionConformance
+from tests.storage.conformance_shadows import ShadowConformance
 from tests.storage.conformance_users import UserConformance
 from tests.storage.conformance_vault import VaultConformance
 from tests.storage.store_bench import Place, Rig, bounded, seqs, together
@@ -35,6 +37,8 @@ class StoreConformance(
     PluginConformance,
     VaultConformance,
     RelayCallConformance,
+    ShadowConformance,
+    LiveSessionConformance,
 ):
     """Every promise of :class:`gatewayd.core.interfaces.Store`.
 

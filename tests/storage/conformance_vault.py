@@ -22,7 +22,7 @@ def signing_key(kid: str, created: int = START) -> SigningKey:
 
 
 class VaultConformance:
-    """Keys that sign tokens, and how devices let the gateway in."""
+    """Keys that sign tokens, how devices let the gateway in, and secrets."""
 
     @bounded
     async def test_signing_keys(self, rig: Rig) -> None:
@@ -95,3 +95,47 @@ class VaultConformance:
         await rig.store.set_device_login(device.uid, FULL)
         assert await rig.store.delete_group(GroupKind.NETWORK, rig.network, True) == [device]
         assert await rig.store.device_login(device.uid) is None
+
+    @bounded
+    async def test_device_secret(self, rig: Rig) -> None:
+        """A secret is kept for its device alone, to the byte, until it is replaced or forgotten."""
+        device, other = await rig.device("A"), await rig.device("B")
+        assert await rig.store.device_secret(device.uid) is None
+        await rig.store.set_device_secret(other.uid, b"other")
+        for secret in (b"\x00\xff", b"", None, None, b"new"):
+            await rig.store.set_device_secret(device.uid, secret)
+            assert await rig.store.device_secret(device.uid) == secret
+        await rig.store.save_device(msgspec.structs.replace(device, name="new"))
+        await rig.place.reopen()
+        assert await rig.store.device_secret(device.uid) == b"new"
+        assert await rig.store.device_secret(other.uid) == b"other"
+
+    @bounded
+    async def test_device_secret_goes_with_its_device(self, rig: Rig) -> None:
+        """A deleted device has no secret and gets none; nor has a new device of its name."""
+        device, other = await rig.device("A"), await rig.device("B")
+        for each in (device, other):
+            await rig.store.set_device_secret(each.uid, b"s")
+        await rig.store.delete_device(device.uid)
+        assert await rig.store.device_secret(device.uid) is None
+        for secret in (b"s", None):
+            with pytest.raises(NotFound) as caught:
+                await rig.store.set_device_secret(device.uid, secret)
+            assert (caught.value.kind, caught.value.key) == ("device", device.uid)
+        assert await rig.store.device_secret((await rig.device("A")).uid) is None
+        assert await rig.store.device_secret(other.uid) == b"s"
+        await rig.store.delete_group(GroupKind.NETWORK, rig.network, True)
+        assert await rig.store.device_secret(other.uid) is None
+
+    @bounded
+    async def test_secret(self, rig: Rig) -> None:
+        """The first secret of a name is kept for good, whoever comes later, at once or not."""
+        assert await rig.store.secret("a") is None
+        first = await together([rig.store.keep_secret("a", each) for each in (b"\x00\xff", b"2")])
+        assert first == [b"\x00\xff"] * 2
+        assert await rig.store.keep_secret("A", b"other") == b"other"
+        for _ in range(2):
+            assert await rig.store.keep_secret("a", b"3") == b"\x00\xff"
+            assert await rig.store.secret("a") == b"\x00\xff"
+            assert await rig.store.secret("A") == b"other"
+            await rig.place.reopen()

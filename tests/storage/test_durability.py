@@ -115,12 +115,23 @@ async def check_log(path: Path, acknowledged: list[list[str]]) -> None:
         timeline = [event for event in logged if event.device == device_id]
         assert seqs(timeline) == list(range(1, len(timeline) + 1))
         assert rising([event.ts for event in timeline])
+        await check_twin(rig, timeline)
     device_id, seq, key = acknowledged[-1]
     device = await place.store.device(device_id)
     assert device is not None
     retried = await rig.note(device, key, key=key)
     assert (retried.seq, retried.name) == (int(seq), key)
     await place.store.stop()
+
+
+async def check_twin(rig: Rig, timeline: list[Event]) -> None:
+    """Compare a twin with the events that changed it."""
+    changes = [event.name for event in timeline if event.name.startswith("twin-")]
+    names = [f"twin-{timeline[0].device}-{number}" for number in range(1, len(changes) + 1)]
+    assert changes == names
+    twin = await rig.store.twin(timeline[0].stream)
+    found = (0, b"") if twin is None else (twin.version, twin.document)
+    assert found == (len(names), names[-1].encode() if names else b"")
 
 
 @bounded

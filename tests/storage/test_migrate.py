@@ -61,7 +61,7 @@ def test_from_nothing(db: sqlite3.Connection, path: Path) -> None:
     assert newest == migrate.scripts()[-1][0]
     assert look(path, "PRAGMA user_version") == [(newest,)]
     schema = look(path, "SELECT name, sql FROM sqlite_master ORDER BY name")
-    tables = {"device", "event", "command", "user", "plugin", "device_login", "relay_call"}
+    tables = {"device", "event", "command", "user", "plugin", "device_login", "relay_call", "twin"}
     assert tables <= {name for name, _ in schema}
     assert migrate.migrate(db) == newest
     assert look(path, "SELECT name, sql FROM sqlite_master ORDER BY name") == schema
@@ -100,6 +100,51 @@ def test_each_step(db: sqlite3.Connection, path: Path, monkeypatch: pytest.Monke
     migrate.migrate(fresh)
     fresh.close()
     assert look(path, schema) == look(path.with_name("fresh"), schema)
+
+
+SCHEMA_3 = """
+    INSERT INTO network VALUES (7, 'home', NULL);
+    INSERT INTO device_type VALUES (8, 'plain', 'd');
+    INSERT INTO device VALUES (9, 'D', 'D', 'name', 7, 8, X'7B7D', 1);
+    INSERT INTO device_key VALUES (9, 'hash');
+    INSERT INTO device_login VALUES (9, 'http://10.0.0.7', 'u', 'p', X'00');
+    INSERT INTO stream VALUES (9, 2, 5, 1700000000000);
+    INSERT INTO event VALUES (4, 9, 5, 1700000000000, 6, 1, 'note', X'31', 7, 8, 5);
+    INSERT INTO command VALUES (9, 3, 'c', 7, 8, 1, 1, 1, NULL, NULL, NULL, 'ok', X'31', 1, 2);
+    INSERT INTO meta VALUES ('horizon', 77);
+    INSERT INTO signing_key VALUES ('k', X'00', 1);
+    INSERT INTO relay_call VALUES ('r', 'user/1', 9, 'k', X'00', 1, 2, 3, 200, X'5B5D', X'00');
+"""
+
+
+def test_before_the_hub(
+    db: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of schema 3 keeps all that is in it; its devices have no twin, and can have one."""
+    every = migrate.scripts()
+    use(monkeypatch, *every[:3])
+    migrate.migrate(db)
+    db.executescript(SCHEMA_3)
+    tables = [row[0] for row in look(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    before = {table: look(path, f"SELECT * FROM {table}") for table in tables}
+    use(monkeypatch, *every)
+    migrate.migrate(db)
+    assert {table: look(path, f"SELECT * FROM {table}") for table in tables} == before
+    assert look(path, "PRAGMA integrity_check") == [("ok",)]
+    assert look(path, "PRAGMA foreign_key_check") == []
+    gone_with_device = ("twin", "last_value", "connection_state", "device_secret")
+    for table in gone_with_device:
+        assert look(path, f"SELECT * FROM {table}") == []
+    db.execute("PRAGMA foreign_keys = ON")
+    db.executescript("""
+        INSERT INTO twin VALUES (9, 1, X'7B7D');
+        INSERT INTO last_value VALUES (9, 'key', 5, 6, X'31');
+        INSERT INTO connection_state VALUES (9, 1, 2, 3, '');
+        INSERT INTO device_secret VALUES (9, X'00');
+        DELETE FROM device;
+    """)
+    for table in gone_with_device:
+        assert look(path, f"SELECT * FROM {table}") == []
 
 
 def test_failure(db: sqlite3.Connection, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

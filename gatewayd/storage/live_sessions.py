@@ -1,0 +1,83 @@
+"""The live sessions that were granted something, in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from gatewayd.core.grants import Grant, Right, SessionChange, StoredSession
+from gatewayd.storage.insert import Insert
+from gatewayd.storage.journal import Journal
+
+_GRANTS = Insert(
+    "INSERT OR IGNORE INTO live_session_grant (session, subscribed, device, access, selector)",
+    "(?,?,?,?,?)",
+)
+
+
+def every(db: sqlite3.Connection) -> list[StoredSession]:
+    """List all of them. One statement: nothing changes while they are read."""
+    flags: dict[str, tuple[bool, bool]] = {}
+    granted: dict[str, set[Grant]] = {}
+    subscribed: dict[str, set[Grant]] = {}
+    for id_, by_grant, met, subscription, device, access, selector in db.execute(
+        "SELECT s.id, s.by_grant, s.met, g.subscribed, g.device, g.access, g.selector "
+        "FROM live_session s LEFT JOIN live_session_grant g ON g.session = s.id ORDER BY s.id"
+    ):
+        flags[id_] = (bool(by_grant), bool(met))
+        if device is not None:
+            grants = subscribed if subscription else granted
+            grant = Grant(device=device, right=Right(access), selector=selector)
+            grants.setdefault(id_, set()).add(grant)
+    return [
+        StoredSession(
+            id=id_, by_grant=by_grant, met=met,
+            grants=frozenset(granted.get(id_, ())),
+            subscriptions=frozenset(subscribed.get(id_, ())),
+        )
+        for id_, (by_grant, met) in flags.items()
+    ]  # fmt: skip
+
+
+def size(change: SessionChange) -> int:
+    """Return about how many bytes it holds in memory."""
+    sets = (change.granted, change.revoked, change.subscribed, change.unsubscribed)
+    return 256 + sum(
+        128 + len(grant.device) + len(grant.selector or "") for grants in sets for grant in grants
+    )
+
+
+def change(journal: Journal, wanted: SessionChange) -> None:
+    """Change one, or store it."""
+    db = journal.db
+    db.execute(
+        "INSERT INTO live_session (id, by_grant, met) VALUES (?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET by_grant = excluded.by_grant, met = excluded.met",
+        (wanted.id, int(wanted.by_grant), int(wanted.met)),
+    )
+    gone = [*_rows(wanted.id, 0, wanted.revoked), *_rows(wanted.id, 1, wanted.unsubscribed)]
+    if gone:
+        db.executemany(
+            "DELETE FROM live_session_grant WHERE session = ? AND subscribed = ? AND device = ? "
+            "AND access = ? AND selector IS ?",
+            gone,
+        )
+    new = [*_rows(wanted.id, 0, wanted.granted), *_rows(wanted.id, 1, wanted.subscribed)]
+    _GRANTS.write(db, new)
+
+
+def _rows(session: str, subscribed: int, grants: Collection[Grant]) -> list[tuple[Any, ...]]:
+    return [
+        (session, subscribed, grant.device, grant.right.value, grant.selector) for grant in grants
+    ]
+
+
+def drop(journal: Journal, ids: Sequence[str]) -> None:
+    """Forget some with all that was granted to them."""
+    journal.db.execute(
+        "DELETE FROM live_session WHERE id IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(list(ids)).decode(),),
+    )
