@@ -26,6 +26,7 @@ from gatewayd.core.model import (
 )
 from gatewayd.core.queries import Filter, Listing, Pending
 from gatewayd.core.registry import Registry
+from gatewayd.core.reserved import Handler
 from gatewayd.core.timeline import Sink, Subscription, Timeline
 from gatewayd.errors import Denied, NotFound
 
@@ -146,10 +147,13 @@ class Commands:
     """Records, updates, finds and delivers commands.
 
     A device that is blocked is sent no commands and answers none; what waits for it is held.
+
+    :ivar reserved: by name, what takes commands that mean something to the gateway.
     """
 
     def __init__(self, store: Store, timeline: Timeline, registry: Registry) -> None:
         self._store = store
+        self.reserved: dict[str, Handler] = {}
         self._timeline = timeline
         self._registry = registry
         self._couriers: dict[int, list[Courier]] = {}
@@ -169,6 +173,7 @@ class Commands:
 
         :param device: as the registry has it now.
         :raises Denied: (at once) the permission is missing; ``"blocked"``: the device is.
+        :raises Invalid: the name is reserved, and the parameters are none that go with it.
         :raises Unavailable: :raises NotFound:
         """
         principal.require(Action.COMMAND_SEND)
@@ -178,7 +183,8 @@ class Commands:
             device=device, kind=Kind.COMMAND, name=name, command=draft, stamp=stamp,
             key=scoped(key, device, Kind.COMMAND),
         )  # fmt: skip
-        return self._timeline.append(entry)
+        handler = self.reserved.get(name)
+        return self._timeline.append(entry) if handler is None else handler(principal, entry)
 
     def update(
         self,

@@ -10,16 +10,21 @@ from gatewayd.core.access import Action, Principal
 from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Device, Entry, Event, Kind, message_seq, scoped
 from gatewayd.core.queries import Listing
+from gatewayd.core.reserved import Handler
 from gatewayd.core.timeline import Timeline
 from gatewayd.errors import Denied, NotFound
 
 
 class Notifications:
-    """Records and finds notifications."""
+    """Records and finds notifications.
+
+    :ivar reserved: by name, what takes notifications that mean something to the gateway.
+    """
 
     def __init__(self, store: Store, timeline: Timeline) -> None:
         self._store = store
         self._timeline = timeline
+        self.reserved: dict[str, Handler] = {}
 
     def insert(
         self,
@@ -39,6 +44,7 @@ class Notifications:
             later than the gateway's own is replaced by that.
         :param key: idempotency key, unique for the sender.
         :raises Denied: (at once) the permission is missing; ``"blocked"``: the device is.
+        :raises Invalid: the name is reserved, and the parameters are none that go with it.
         :raises Unavailable: :raises NotFound:
         """
         principal.require(Action.EVENT_SEND)
@@ -48,7 +54,8 @@ class Notifications:
             device=device, kind=Kind.NOTIFICATION, name=name, body=parameters, stamp=stamp,
             key=scoped(key, device, Kind.NOTIFICATION), epoch=epoch,
         )  # fmt: skip
-        return self._timeline.append(entry)
+        handler = self.reserved.get(name)
+        return self._timeline.append(entry) if handler is None else handler(principal, entry)
 
     async def get(self, principal: Principal, device: Device, public_id: int) -> Event:
         """Return a notification by its public id. :raises NotFound:"""

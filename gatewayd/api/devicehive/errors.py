@@ -117,6 +117,17 @@ _INVALID = {
         "Name cannot be empty. The name's length should not be more than 32 symbols."
     ),
 }
+#: What is wrong with a change of a twin, by rule.
+_TWIN = {
+    "characters": "{field}: keys must not contain '.', '$', spaces or control characters.",
+    "key length": "{field}: a key should not be more than 1024 bytes.",
+    "string length": "{field}: a string should not be more than 4096 bytes.",
+    "integer": "{field}: integers should be from -4503599627370496 to 4503599627370495.",
+    "depth": "{field}: objects should not be nested more than 10 deep.",
+    "size": "{field}: properties should not be more than 32 KB, tags not more than 8 KB.",
+    "operation": "{field} should be updateTwin or replaceTwin.",
+    "form": "{field}: {value}",
+}
 #: Texts inside DeviceHive's validation message, by field and rule, some for one entity alone.
 _RULES: dict[tuple[str, ...], str] = {
     ("plugin", "name", "length"): "The length of {field} should be from 3 to 128 symbols.",
@@ -141,6 +152,8 @@ def _invalid(error: Invalid) -> str:
         return "'parameters' must be JSON Object!"
     if error.rule == "unknown":
         return "Invalid request parameters"
+    if error.entity == "twin":
+        return "Invalid twin: " + _TWIN[error.rule].format(field=error.field, value=error.value)
     text = _INVALID.get((error.entity, error.field, error.rule))
     if text is not None:
         return text
