@@ -17,6 +17,7 @@ from gatewayd.composition.iotkit import IotKitPart
 from gatewayd.composition.oauth import OAuthPart
 from gatewayd.composition.part import Api, Part
 from gatewayd.composition.relaying import Relaying
+from gatewayd.composition.ux4iot import Ux4IotPart
 from gatewayd.configuration import DeviceLink as LinkSettings
 from gatewayd.configuration import Settings
 from gatewayd.core.addresses import Addresses
@@ -75,9 +76,11 @@ class Composition:
             )
             self._add("cloudrelay", OAuthPart(settings, self.core, in_thread, reactor, wall))
             self._add("cloudrelay", Relaying(settings, self.core, addresses, reactor, wall))
+        sockets = _web_sockets(settings)
         if settings.serves("iotkit"):
-            sockets = _web_sockets(settings)
             self._add("iotkit", IotKitPart(settings, self.core, sockets, reactor, wall))
+        if settings.serves("ux4iot"):
+            self._add("ux4iot", Ux4IotPart(settings, self.core, sockets, reactor, wall))
 
     def _add(self, name: str, part: Part) -> None:
         self.parts.append(part)

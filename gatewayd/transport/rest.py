@@ -105,9 +105,8 @@ class JsonApp(Klein):
 
     :param errors: translates exceptions, unknown paths (404) and wrong methods (405).
     :param cors: headers for every response; None to leave ``OPTIONS`` to the routes.
-    :param preflight: the answer to ``OPTIONS`` on every path, if there are ``cors`` headers.
-    :param preflight_only: whether only what a browser asks before a request from another origin
-        has that answer, and any other ``OPTIONS`` goes to the routes.
+    :param preflight: the answer to every ``OPTIONS``, or what makes it, if there are ``cors``.
+    :param preflight_only: whether any ``OPTIONS`` goes to the routes but what a browser asks.
     :param method_override: whether ``X-HTTP-Method-Override`` changes the method of a ``POST``.
     """
 
@@ -116,7 +115,7 @@ class JsonApp(Klein):
         errors: ErrorTable = plain_errors,
         *,
         cors: Mapping[str, str] | None = None,
-        preflight: Answer | None = None,
+        preflight: Answer | Callable[[Request], Answer] | None = None,
         preflight_only: bool = False,
         method_override: bool = False,
     ) -> None:
@@ -292,7 +291,8 @@ class RestResource(KleinResource):
         if app.method_override:
             override_method(request)
         if self._answers_options(request):
-            return send(request, app.preflight)
+            answer = app.preflight
+            return send(request, answer if isinstance(answer, Answer) else answer(request))
         try:
             check_path(request)
             request.postpath = (request.postpath or [])[self._below :]

@@ -1,4 +1,4 @@
-"""One segment of a path, as routes name it."""
+"""Segments of a path, as routes name them."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ class Segment(BaseConverter):
     def to_url(self, value: Any) -> str:
         """Encode a value for use as one segment."""
         return quote(quote(str(value), safe=""), safe="")
+
+
+class Tail(Segment):
+    """``<tail:name>``: all that is left of a path, for clients that do not quote a ``/``."""
+
+    part_isolating = False
+
+    def __init__(self, rules: Any) -> None:
+        super().__init__(rules)
+        self.regex = ".+"

@@ -1,0 +1,1 @@
+"""The ux4iot API: sessions, grants, live data, twins and direct methods."""

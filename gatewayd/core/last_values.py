@@ -1,0 +1,128 @@
+"""What devices said last, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+
+import msgspec
+
+from gatewayd.core.interfaces import Shadows
+from gatewayd.core.model import Device
+from gatewayd.core.shadow import LastValue
+from gatewayd.core.telemetry import Message
+from gatewayd.errors import Unavailable
+
+#: By device and key.
+_Values = dict[int, dict[str, LastValue]]
+
+
+class LastValues:
+    """The last value of every telemetry key of every device.
+
+    What was taken is at hand until it is kept by the store. A value of an older message never
+    replaces one of a newer, so a message may be taken again.
+
+    :param keys: so many of a device: those that it said last.
+    :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
+    :ivar complete: whether everything that was recorded until now was taken.
+    """
+
+    def __init__(self, store: Shadows, keys: int, keep: Callable[[], Awaitable[None]]) -> None:
+        self.complete = False
+        self._store = store
+        self._keys = keys
+        self._keep = keep
+        self._unsaved: _Values = {}
+        #: what the store is about to keep
+        self._saving: _Values = {}
+
+    def take(self, message: Message) -> None:
+        """Take over what a message says."""
+        if not message.values:
+            return
+        held = self._unsaved.get(message.stream)
+        if held is None:
+            held = self._unsaved[message.stream] = {}
+        seq = message.event.seq
+        for key, value in islice(message.values.items(), self._keys):
+            known = held.get(key)
+            if known is None or known.seq < seq:
+                held[key] = LastValue(
+                    stream=message.stream, key=key, value=bytes(value), stamp=message.stamp, seq=seq
+                )
+        if len(held) > 2 * self._keys:  # not with every message: sorting takes its time
+            self._unsaved[message.stream] = _newest(held, self._keys)
+
+    async def of(self, device: Device) -> dict[str, LastValue]:
+        """Return what a device said last. :raises Unavailable:"""
+        # What is kept while the store is read may be missing in what is read.
+        before = list(self._held(device.uid))
+        found = {value.key: value for value in await self._store.last_values(device.uid)}
+        for value in (*before, *self._held(device.uid)):
+            _put(found, value)
+        there = {key: value for key, value in found.items() if value.value is not None}
+        return _newest(there, self._keys)
+
+    async def forget(self, device: Device) -> dict[str, LastValue]:
+        """Forget what a device said until now; fires when that is on disk.
+
+        Return what was forgotten.
+
+        :raises Unavailable: also while the log is still being read: what a device said may come.
+        """
+        if not self.complete:
+            raise Unavailable("what devices said is still being read")
+        await self._keep()
+        values = await self.of(device)
+        held = self._unsaved.setdefault(device.uid, {})
+        for value in values.values():
+            _put(held, msgspec.structs.replace(value, value=None))
+        await self._keep()
+        return values
+
+    def drop(self, uid: int) -> None:
+        """Let go of a device that was deleted."""
+        self._unsaved.pop(uid, None)
+        self._saving.pop(uid, None)
+
+    # What the store has not kept yet
+
+    def hand_over(self) -> list[LastValue]:
+        """Return it; :meth:`kept` or :meth:`not_kept` has to follow."""
+        self._saving, self._unsaved = self._unsaved, {}
+        return [value for held in self._saving.values() for value in held.values()]
+
+    def kept(self) -> None:
+        """Know that the store has kept what was handed over."""
+        self._saving = {}
+
+    def not_kept(self) -> None:
+        """Know that the store could not keep it: it will be handed over again."""
+        for uid, values in self._saving.items():
+            held = self._unsaved.setdefault(uid, {})
+            for value in values.values():
+                _put(held, value)
+        self._saving = {}
+
+    def _held(self, uid: int) -> Iterator[LastValue]:
+        for values in (self._saving, self._unsaved):
+            yield from values.get(uid, {}).values()
+
+
+def _put(values: dict[str, LastValue], value: LastValue) -> None:
+    """Put a value among others, unless it is older than the one of its key.
+
+    What was deleted stays so when the message that it came from is read again.
+    """
+    known = values.get(value.key)
+    if known is None or value.seq > known.seq or (value.seq == known.seq and value.value is None):
+        values[value.key] = value
+
+
+def _newest(values: dict[str, LastValue], keys: int) -> dict[str, LastValue]:
+    """Return the values of so many keys at most: those that were said last."""
+    if len(values) <= keys:
+        return values
+    newest = sorted(values.values(), key=lambda value: (-value.seq, value.key))
+    return {value.key: value for value in newest[:keys]}
