@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from gatewayd.talk import Unusable
 from gatewayd.verbs.server import Refused, Server
@@ -36,6 +36,14 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
         help="the certificates (PEM) that its HTTPS server is known by",
     )
     verb.set_defaults(verb=add)
+    what = "make the key with which a device signs what it sends by HTTPS, and show it"
+    verb = verbs.add_parser(
+        "key", help=what, description=f"{what.capitalize()}. An older key ends."
+    )
+    add_server_options(verb)
+    verb.add_argument("device", metavar="ID", help="the device")
+    verb.add_argument("--path", default="", help="of ux4iot, if the gateway has it below one")
+    verb.set_defaults(verb=key)
 
 
 async def add(reactor: Any, server: Server, arguments: argparse.Namespace, out: TextIO) -> None:
@@ -55,6 +63,14 @@ async def add(reactor: Any, server: Server, arguments: argparse.Namespace, out: 
     if login:
         path = f"/api/v1/devices/{quote(arguments.device, safe='')}/login"
         await server.ask("PUT", path, login)
+
+
+async def key(reactor: Any, server: Server, arguments: argparse.Namespace, out: TextIO) -> None:
+    """Make a device's key; show it in a connection string, as libraries for IoT Hub take it."""
+    path = f"{arguments.path.rstrip('/')}/devices/{quote(arguments.device, safe='')}/key"
+    made = await server.ask("PUT", path)
+    host = urlsplit(server.url).netloc
+    out.write(f"HostName={host};DeviceId={made['deviceId']};SharedAccessKey={made['primaryKey']}\n")
 
 
 async def _known(server: Server, path: str) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest_twisted
 
 from tests.api.links import Linked, Start
+from tests.api.web import request
 from tests.verbs.running import Terminal
 
 
@@ -60,3 +64,27 @@ async def test_refusals(start: Start, tmp_path: Path) -> None:
     code, _, complaint = await there.type("device", "add", "a b", "--host", "x")
     assert code == 1
     assert complaint == "gatewayd device: Device Id can only contain letters, digits and dashes.\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_key(start: Start, tmp_path: Path) -> None:
+    """A key is made, shown once as a connection string, and good for what the device sends."""
+    linked = await start("devicehive", "ux4iot")
+    there = Terminal(linked, tmp_path)
+    await there.type("device", "add", "cam")
+    code, shown, complaint = await there.type("device", "key", "CAM")
+    assert (code, complaint) == (0, "")
+    told = dict(part.split("=", 1) for part in shown.rstrip("\n").split(";"))
+    assert (told["HostName"], told["DeviceId"]) == (f"127.0.0.1:{linked.port}", "cam")
+    resource = quote(f"{told['HostName']}/devices/cam", safe="")
+    key = base64.b64decode(told["SharedAccessKey"])
+    signed = hmac.digest(key, f"{resource}\n4102444800".encode(), "sha256")
+    signature = quote(base64.b64encode(signed), safe="")
+    sas = f"SharedAccessSignature sr={resource}&sig={signature}&se=4102444800"
+    path = "/devices/cam/messages/events"
+    sent = await request(linked.port, "POST", path, {"t": 1}, Authorization=sas)
+    assert sent.code == 204
+    await there.type("device", "key", "cam")
+    sent = await request(linked.port, "POST", path, {"t": 2}, Authorization=sas)
+    assert sent.code == 401
+    assert (await there.type("device", "key", "nobody"))[0] == 1
