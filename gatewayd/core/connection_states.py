@@ -89,6 +89,8 @@ class ConnectionStates:
         self._wall = wall
         self._keep = keep
         self._key = key
+        #: whether what sockets and other hubs say does not count
+        self.keyed = bool(key)
         self._on_telemetry = on_telemetry
         self._ttl = round(ttl * 1000)
         self._locks = Locks()

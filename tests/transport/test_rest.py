@@ -401,6 +401,18 @@ def test_own_preflight() -> None:
     assert "Content-Length" not in reply.headers
 
 
+def test_preflight_of_a_request() -> None:
+    """What answers a preflight may depend on what is asked."""
+
+    def preflight(request: Request) -> Answer:
+        return Answer(204, headers={"X-A": request.getHeader("X-B") or ""})
+
+    bench = Bench(Quoting(JsonApp(table, cors=CORS, preflight=preflight).resource()))
+    reply = parse(bench.connect(b"OPTIONS /x HTTP/1.1\r\nHost: gw\r\nX-B: c\r\n\r\n").value())
+    assert (reply.status, reply.headers["X-A"]) == (204, "c")
+    assert CORS.items() <= reply.headers.items()
+
+
 @pytest.mark.parametrize(
     ("override", "status"), [("PUT", 204), ("delete", 204), ("OPTIONS", 200), ("PATCH", 405)]
 )

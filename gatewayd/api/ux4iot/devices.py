@@ -82,6 +82,10 @@ class HubDevices:
             return Shown(state.connected, state.stamp)
         if device is not None and not is_foreign(device):
             return Shown(False, self._wall())  # it was never heard of
+        if self._hub.states.keyed:  # what the other hub says of it does not count
+            if device is None:
+                raise NotFound("device", device_id)
+            return Shown(False, self._wall())
         twin = msgspec.json.decode(await self._asked_twin(device_id, device), type=_HubTwin)
         return Shown(twin.connectionState == _CONNECTED, self._wall())
 

@@ -32,7 +32,7 @@ _PATHS = frozenset({_EVENTS, _GRID})
 _KEY = b"Shared-Access-Key"
 #: Bytes of what another hub sends at once.
 _LARGEST_BATCH = 1024 * 1024
-#: Requests in a minute that Event Grid may make.
+#: How many requests a minute a sender of CloudEvents may make: any.
 _RATE = "*"
 
 

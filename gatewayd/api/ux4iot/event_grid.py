@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
-from gatewayd.api.ux4iot.errors import Complaint
-from gatewayd.api.ux4iot.ingest_fields import MOST, HubEvent
-from gatewayd.transport.rest import BadBody
+from gatewayd.api.ux4iot.ingest_fields import HubEvent, read_batch
 
 #: With this a webhook is asked whether it wants the events.
 _VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
@@ -66,26 +63,10 @@ class GridEvent(msgspec.Struct):
         return self.eventTime or self.time
 
 
-_EVENTS = msgspec.json.Decoder(Annotated[list[GridEvent], Meta(max_length=MOST)])
-_EVENT = msgspec.json.Decoder(GridEvent)
-
-
 def read_grid(data: bytes) -> list[GridEvent]:
-    """Return the events of a body: a list of them, or one.
-
-    :raises BadBody: it is no JSON. :raises Complaint: they are no events, or too many.
-    """
-    try:
-        several = data.lstrip()[:1] == b"["
-        return _EVENTS.decode(data) if several else [_EVENT.decode(data)]
-    except msgspec.ValidationError as error:
-        raise Complaint(400, str(error)) from None
-    except UnicodeDecodeError:
-        raise BadBody("not UTF-8") from None
-    except msgspec.DecodeError:
-        raise BadBody("not JSON") from None
-    except RecursionError:
-        raise BadBody("nested too deeply") from None
+    """Return the events of a body: a list of them, or one. See :func:`read_batch`."""
+    events, _ = read_batch(data, GridEvent)
+    return events
 
 
 def validation(events: list[GridEvent]) -> str | None:

@@ -8,6 +8,7 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.api.ux4iot.ingest_fields import (
@@ -25,7 +26,7 @@ from gatewayd.core.hub import Hub
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event
 from gatewayd.core.upstream import FOREIGN, is_foreign
-from gatewayd.errors import Denied, GatewayError, Invalid, NotFound
+from gatewayd.errors import Denied, GatewayError, Invalid, NotFound, Unavailable
 
 #: Notifications by which it is known that another hub has created or deleted a device.
 CREATED, DELETED = "$hub/created", "$hub/deleted"
@@ -54,6 +55,8 @@ class Ingest:
 
     :param clock: for turns of the reactor.
     """
+
+    log = Logger()
 
     def __init__(self, core: Core, hub: Hub, rules: Ux4IotRules, clock: IReactorTime) -> None:
         self._core = core
@@ -112,8 +115,7 @@ class Ingest:
         """Apply an event; returns what was recorded, if anything.
 
         :raises NotFound: the device is unknown, and not to be registered. :raises Invalid:
-        :raises Denied: it is blocked, or cannot be registered. :raises NotTheirs:
-        :raises Unavailable:
+        :raises Denied: it is blocked. :raises NotTheirs: :raises Unavailable:
         """
         assert event is not None
         device = await self._core.registry.device(event.device)
@@ -170,7 +172,11 @@ class Ingest:
             change = DeviceChange(
                 name=device_id, data=FOREIGN, network=self._rules.network, type=self._rules.type
             )
-            return await self._core.devices.save(self._principal, device_id, change)
+            try:
+                return await self._core.devices.save(self._principal, device_id, change)
+            except (Denied, Invalid) as error:  # the operator's fault; its id was looked at before
+                self.log.error("devices cannot be registered: {error}", error=str(error))
+                raise Unavailable("devices cannot be registered") from None
 
 
 class _Records:
@@ -212,10 +218,8 @@ def _refused(error: BaseException | None) -> tuple[int, str] | None:
     match error:
         case NotFound():
             return 404, "the device is unknown"
-        case Denied(reason="blocked"):
-            return 403, "the device is blocked"
         case Denied():
-            return 403, "the device cannot be registered"
+            return 403, "the device is blocked"
         case NotTheirs():
             return 409, "the device is the gateway's own"
         case Invalid():

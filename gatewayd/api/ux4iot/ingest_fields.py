@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -18,6 +18,8 @@ from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.devices import check_id
 from gatewayd.errors import Invalid
 from gatewayd.transport.rest import BadBody
+
+T = TypeVar("T")
 
 #: Events of one request.
 MOST = 1000
@@ -112,21 +114,26 @@ class Lifecycle:
 #: None: an event that says nothing here.
 Ingested: TypeAlias = Message | StateChange | TwinChange | Lifecycle | None
 
-_EVENTS = msgspec.json.Decoder(Annotated[list[HubEvent], Meta(max_length=MOST)])
-_EVENT = msgspec.json.Decoder(HubEvent)
 _STATES = {"deviceconnected": True, "devicedisconnected": False}
 _TWINS = {"updatetwin": False, "replacetwin": True}
 _LIVES = {"createdeviceidentity": True, "deletedeviceidentity": False}
 
 
 def read_events(data: bytes) -> tuple[list[HubEvent], bool]:
-    """Return the events of a body, and whether it is a list of them.
+    """Return the events of a body, and whether it is a list of them. See :func:`read_batch`."""
+    return read_batch(data, HubEvent)
 
-    :raises BadBody: it is no JSON. :raises Complaint: they are no events, or too many.
+
+def read_batch(data: bytes, wanted: type[T]) -> tuple[list[T], bool]:
+    """Return what is in a body: one thing, or a list of them; and whether it is a list.
+
+    :raises BadBody: it is no JSON. :raises Complaint: they are none, or too many.
     """
-    several = data.lstrip()[:1] == b"["
+    several: Any = Annotated[list[wanted], Meta(max_length=MOST)]  # type: ignore[valid-type]
     try:
-        return (_EVENTS.decode(data), True) if several else ([_EVENT.decode(data)], False)
+        if data.lstrip()[:1] == b"[":
+            return msgspec.json.decode(data, type=several), True
+        return [msgspec.json.decode(data, type=wanted)], False
     except msgspec.ValidationError as error:
         raise Complaint(400, str(error)) from None
     except UnicodeDecodeError:
@@ -160,7 +167,7 @@ def _message(event: HubEvent, rules: Ux4IotRules) -> Message:
         for name, value in (event.properties or {}).items()
         if not name.startswith(_ITS_OWN)
     }
-    content_type = next((_text(event.told(name)) for name in _CONTENT_TYPES), "")
+    content_type = next(filter(None, (_text(event.told(name)) for name in _CONTENT_TYPES)), "")
     content = read_content(body, content_type, properties)
     named = _named(content.members.get(rules.device_id_key))
     device = checked_device(event.device or named or event.told(_DEVICE))

@@ -41,9 +41,10 @@ class Connection:
     :ivar open: whether it is accepted and not ended.
     """
 
-    __slots__ = ("_conversation", "namespace", "open")
+    __slots__ = ("_client", "_conversation", "namespace", "open")
 
     def __init__(self, conversation: Conversation, namespace: str) -> None:
+        self._client = conversation.client
         self._conversation = conversation
         self.namespace = namespace
         self.open = False
@@ -51,17 +52,17 @@ class Connection:
     @property
     def query(self) -> Mapping[str, str]:
         """The query of the URL by which the client first came."""
-        return self._conversation.client.query
+        return self._client.query
 
     @property
     def first_transport(self) -> str:
         """How the client first came: ``polling`` or ``websocket``."""
-        return self._conversation.client.first_transport
+        return self._client.first_transport
 
     @property
     def host(self) -> str | None:
         """The client's address, as it counts for limits."""
-        return self._conversation.client.host
+        return self._client.host
 
     def accept(self) -> None:
         """Let the client in."""
@@ -78,14 +79,16 @@ class Connection:
     def send(self, packet: Prepared) -> bool:
         """Send a packet of this connection's namespace, at the end of this reactor turn.
 
+        If too much waits for the client, that is the end of it, within this call.
+
         :returns: False when the connection is not open (any more); the packet is dropped then.
         """
-        return self.open and self._conversation.client.send(packet)
+        return self.open and self._client.send(packet)
 
     @property
     def writable(self) -> bool:
         """Whether the client takes more; if not, what is sent has to wait here."""
-        return self._conversation.client.writable
+        return self._client.writable
 
     def when_writable(self) -> Deferred[None]:
         """Wait until the client takes more.
@@ -93,4 +96,4 @@ class Connection:
         The Deferred fires also when the connection ends, so the waiter looks at :attr:`open`;
         it never fails.
         """
-        return self._conversation.client.when_writable()
+        return self._client.when_writable()

@@ -128,8 +128,9 @@ class EngineClient:
 
         :returns: False when the client is not there (any more); the packet is dropped then.
         """
-        if self._session is not None:
-            return self._session.send_frame(packet.frame)
+        session = self._session
+        if session is not None:
+            return session.send_frame(packet.frame)
         if self.ended:
             return False
         return self._keep(packet.packet)

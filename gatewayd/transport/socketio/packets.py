@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from gatewayd.transport.frames import text_frame
@@ -103,7 +105,12 @@ def event_packet(namespace: str, name: str, data: bytes) -> Prepared:
     :param name: of the event.
     :param data: its one argument, JSON.
     """
-    return Prepared(b"%b[%b,%b]" % (packet_head(EVENT, namespace), msgspec.json.encode(name), data))
+    return Prepared(b"%b%b]" % (_event_head(namespace, name), data))
+
+
+@lru_cache(64)
+def _event_head(namespace: str, name: str) -> bytes:
+    return b"%b[%b," % (packet_head(EVENT, namespace), msgspec.json.encode(name))
 
 
 def packet_head(kind: int, namespace: str) -> bytes:
