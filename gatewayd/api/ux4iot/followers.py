@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gatewayd.api.ux4iot.feeds import Feeds
 from gatewayd.api.ux4iot.interests import Interest
 from gatewayd.api.ux4iot.recalls import Recall, Recalls
@@ -18,21 +16,23 @@ _ASKED_FIRST = frozenset({Right.TELEMETRY, Right.STATE})
 class Following:
     """A session that has connections.
 
-    :param used: called when its client has subscribed to something.
     :ivar connections: all of them get the same.
     """
 
-    def __init__(
-        self, session: LiveSession, feeds: Feeds, recalls: Recalls, used: Callable[[], None]
-    ) -> None:
+    def __init__(self, session: LiveSession, feeds: Feeds, recalls: Recalls) -> None:
         self.session = session
         self.connections: dict[Connection, None] = {}
         self._feeds = feeds
         self._recalls = recalls
-        self._used = used
+        self._attached = session.used
         self._interests: dict[str, Interest] = {}
         for grant in session.subscriptions:
             self._want(grant)
+
+    @property
+    def used(self) -> bool:
+        """Whether the session was used since a connection came the last time."""
+        return self.session.used > self._attached
 
     # Connections
 
@@ -42,6 +42,7 @@ class Following:
         :param recall: whether it is told what the devices said last, too.
         """
         self.connections[connection] = None
+        self._attached = self.session.used
         for interest in self._interests.values():
             interest.feed.join(interest, connection)
         if recall:
@@ -72,7 +73,6 @@ class Following:
                 self._recalls.tell([Recall(interest, connection, [grant])])
             elif grant.right in _ASKED_FIRST:
                 self._recalls.tell_late(interest, connection, grant)
-        self._used()
 
     def unsubscribed(self, grant: Grant) -> None:
         """Want less; the next message is without it."""

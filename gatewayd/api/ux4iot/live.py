@@ -36,18 +36,15 @@ from gatewayd.transport.websocket import WebSocketLimits, WebSocketResource
 _SETTLED = 2.0
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class _Client:
     """A client that was let in.
 
     :ivar adopted: whether its session was not known any more.
-    :ivar met: whether it has seen that it was let in.
     """
 
-    connection: Connection
     following: Following
     adopted: bool
-    met: bool = False
 
 
 class Live:
@@ -126,15 +123,15 @@ class Live:
         if not connection.open:
             return
         following = self._following(session)
-        self._clients[connection] = _Client(connection, following, adopted)
+        self._clients[connection] = _Client(following, adopted)
         self._settling.call(partial(self._settled, connection))
         following.attach(connection, session.by_grant or self._resumes(connection))
 
     def heard(self, connection: Connection) -> None:
         """Know that a client has seen that it was let in."""
         client = self._clients.get(connection)
-        if client is not None and not client.met:
-            self._meet(client)
+        if client is not None:
+            self._meet(client.following.session)
 
     def event(self, connection: Connection, payload: bytes) -> None:
         """Do nothing: clients say nothing here."""
@@ -145,6 +142,7 @@ class Live:
         if client is None:
             return
         following = client.following
+        self._notice_use(following)
         following.detach(connection)
         if not following.connections:
             self._unfollow(following)
@@ -157,6 +155,8 @@ class Live:
         :raises GatewayError: it has none, or must begin a new one.
         """
         session_id = connection.query.get("sessionId", "")
+        if session_id in self._followings:
+            self._notice_use(self._followings[session_id])
         try:
             session = self._sessions.get(session_id)
         except NotFound:
@@ -195,20 +195,22 @@ class Live:
         if client.adopted and not session.grants:
             # It does not know that its session was lost. Put out, it begins a new one.
             self._in_background(self._sessions.drop(session))
-        elif not client.met:
-            self._meet(client)
+        else:
+            self._meet(session)
 
-    def _meet(self, client: _Client) -> None:
-        client.met = True
-        session = client.following.session
+    def _notice_use(self, following: Following) -> None:
+        """Know that a client that uses its session has seen that it was let in."""
+        if following.used:
+            self._meet(following.session)
+
+    def _meet(self, session: LiveSession) -> None:
         if not session.met:
             self._in_background(self._sessions.meet(session))
 
     def _following(self, session: LiveSession) -> Following:
         following = self._followings.get(session.id)
         if following is None:
-            used = partial(self._used, session.id)
-            following = Following(session, self._feeds, self._recalls, used)
+            following = Following(session, self._feeds, self._recalls)
             self._followings[session.id] = following
             session.follower = following
             self._sessions.hold(session)
@@ -221,11 +223,6 @@ class Live:
             del self._followings[session.id]
             session.follower = None
             self._sessions.release(session)
-
-    def _used(self, session_id: str) -> None:
-        """Know that a client does what it does only when it has seen that it was let in."""
-        for connection in self._followings[session_id].connections:
-            self.heard(connection)
 
     def _in_background(self, work: Coroutine[Deferred[Any], Any, Any]) -> None:
         """Do what nobody waits for."""
