@@ -60,6 +60,7 @@ class ConnectionStates:
     Sockets do not outlive the gateway, so that a device has some is not kept.
 
     :param wall: the time of day in ms. :param clock: for the timer.
+    :param now: that of the timelines, in ms: what comes later in them is later.
     :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
     :param key: of telemetry; "" for none.
     :param on_telemetry: whether telemetry makes a device connected.
@@ -75,6 +76,7 @@ class ConnectionStates:
         store: Store,
         presence: Presence,
         wall: Callable[[], int],
+        now: Callable[[], int],
         clock: IReactorTime,
         keep: Callable[[], Awaitable[None]],
         *,
@@ -87,6 +89,7 @@ class ConnectionStates:
         self._store = store
         self._presence = presence
         self._wall = wall
+        self._now = now
         self._keep = keep
         self._key = key
         #: whether what sockets and other hubs say does not count
@@ -139,8 +142,10 @@ class ConnectionStates:
             if heard > word.heard:
                 word.heard = heard
                 self._confirmed.add(message.stream)
-        elif said is not None:
-            self._say(message, said)
+        elif said is not None and self._is_news(message.event):
+            before = self._shown(message.stream)
+            self._apply(message.stream, message.device, said, heard, heard)
+            self._tell(message.stream, message.device, before, heard)
 
     def attached(self, event: Event) -> None:
         """Know that a device has one socket more."""
@@ -159,7 +164,8 @@ class ConnectionStates:
             return
         before = self._shown(event.stream)
         self._attached.pop(event.stream, None)
-        self._apply(event.stream, event.device, False, event.ts, event.ts)
+        if self._is_news(event):
+            self._apply(event.stream, event.device, False, event.ts, event.ts)
         self._tell(event.stream, event.device, before, event.ts)
 
     async def said(self, device: Device, connected: bool, stamp: int, sequence: str) -> None:
@@ -175,9 +181,10 @@ class ConnectionStates:
             latest = await self._sequence(device.uid)
             if not sequence or sequence > latest:
                 word = self._words.get(device.uid)
-                heard = max(self._wall(), 0 if word is None else word.heard)
+                heard = max(self._now(), 0 if word is None else word.heard)
                 before = self._shown(device.uid)
-                self._apply(device.uid, device.id, connected, stamp, heard, sequence)
+                word = self._apply(device.uid, device.id, connected, stamp, heard)
+                word.sequence, word.recalled = sequence or latest, True
                 self._tell(device.uid, device.id, before, stamp)
         await self._keep()
 
@@ -231,27 +238,23 @@ class ConnectionStates:
 
     # Words
 
-    def _say(self, message: Message, connected: bool) -> None:
-        before, ts = self._shown(message.stream), message.event.ts
-        self._apply(message.stream, message.device, connected, ts, ts)
-        self._tell(message.stream, message.device, before, ts)
+    def _is_news(self, event: Event) -> bool:
+        """Whether nothing that came after an event is known: it may be read again."""
+        word = self._words.get(event.stream)
+        return word is None or event.ts > word.heard
 
-    def _apply(
-        self, stream: int, device: str, connected: bool, stamp: int, heard: int, sequence: str = ""
-    ) -> None:
-        """Let a word count, unless a later one is known."""
+    def _apply(self, stream: int, device: str, connected: bool, stamp: int, heard: int) -> _Word:
+        """Let a word count, and return it."""
         word = self._words.get(stream)
         if word is None:
-            word = self._words[stream] = _Word(device, connected, stamp, heard, sequence)
-        elif heard < word.heard:
-            return
+            word = self._words[stream] = _Word(device, connected, stamp, heard)
         else:
             if word.connected != connected:
                 word.connected, word.stamp = connected, stamp
             word.device, word.heard = device, heard
-            word.sequence = max(word.sequence, sequence)
         self._unsaved.add(stream)
         self._watch(stream, word)
+        return word
 
     def _watch(self, stream: int, word: _Word) -> None:
         if word.connected and self._ttl > 0:
@@ -330,12 +333,12 @@ class ConnectionStates:
             if not success:
                 stored.raiseException()
             word = self._words.get(stream)
-            if word is None:  # it was deleted meanwhile
+            if word is None or word.recalled:  # it was deleted meanwhile, or said anew
                 continue
             word.recalled = True
             if stored is not None:
                 word.sequence = max(word.sequence, stored.sequence)
-                if stored.heard > word.heard:  # what is in no log: another hub's word
+                if stored.heard >= word.heard:  # what is in no log: another hub's word
                     before = self._shown(stream)
                     word.connected, word.stamp = stored.connected, stored.stamp
                     word.heard = stored.heard

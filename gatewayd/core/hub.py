@@ -93,7 +93,7 @@ class Hub:
         self.twins.install(core.notifications, core.commands)
         self.values = LastValues(core.store, rules.keys, self.keep)
         self.states = ConnectionStates(
-            core.store, core.presence, core.wall, clock, self.keep,
+            core.store, core.presence, core.wall, core.timeline.now, clock, self.keep,
             key=rules.state_key, on_telemetry=rules.on_telemetry, ttl=rules.state_ttl,
         )  # fmt: skip
         self.states.changed.append(self._state_changed)

@@ -20,8 +20,8 @@ _Values = dict[int, dict[str, LastValue]]
 class LastValues:
     """The last value of every telemetry key of every device.
 
-    What was taken is at hand until it is kept by the store. A value of an older message never
-    replaces one of a newer, so a message may be taken again.
+    What was taken is at hand until it is kept by the store, where a value of an older message never
+    replaces one of a newer: messages may be taken again from any one on, in their order.
 
     :param keys: so many of a device: those that it said last.
     :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
@@ -46,11 +46,9 @@ class LastValues:
             held = self._unsaved[message.stream] = {}
         seq = message.event.seq
         for key, value in islice(message.values.items(), self._keys):
-            known = held.get(key)
-            if known is None or known.seq < seq:
-                held[key] = LastValue(
-                    stream=message.stream, key=key, value=bytes(value), stamp=message.stamp, seq=seq
-                )
+            held[key] = LastValue(
+                stream=message.stream, key=key, value=bytes(value), stamp=message.stamp, seq=seq
+            )
         if len(held) > 2 * self._keys:  # not with every message: sorting takes its time
             self._unsaved[message.stream] = _newest(held, self._keys)
 
@@ -70,6 +68,7 @@ class LastValues:
         Return what was forgotten.
 
         :raises Unavailable: also while the log is still being read: what a device said may come.
+            It may be forgotten nevertheless, when the store can keep that.
         """
         if not self.complete:
             raise Unavailable("what devices said is still being read")

@@ -40,7 +40,7 @@ class Gift:
 
 
 class _Leftovers:
-    """What was taken away, and is in the store because it failed.
+    """What was taken from a session, but may be in the store because that failed.
 
     The store answers in order, but refuses at once: the numbers of the changes tell which was last.
     """
@@ -57,7 +57,7 @@ class _Leftovers:
             self._failed[grant] = max(number, self._failed.get(grant, number))
 
     def remove(self, grants: Iterable[Grant], number: int) -> None:
-        """Know that they are removed, or the session's again, by the change of that number."""
+        """Know that the change of that number has removed them."""
         for grant in grants:
             if self._failed.get(grant, number) <= number:
                 self._failed.pop(grant, None)
@@ -273,10 +273,9 @@ class LiveSession:
 
     def stored(self, change: Change) -> None:
         """Know that the store has a change, and get what is left of its gift."""
-        gift, told, number = change.gift, change.told, change.number
-        self._left_grants.remove({*told.revoked, *gift.grants.values()}, number)
-        self._left_subscriptions.remove({*told.unsubscribed, *gift.subscriptions}, number)
-        self.take(gift)
+        self._left_grants.remove(change.told.revoked, change.number)
+        self._left_subscriptions.remove(change.told.unsubscribed, change.number)
+        self.take(change.gift)
 
     def not_stored(self, change: Change) -> None:
         """Know that the store does not have a change. What was taken away is gone nevertheless."""

@@ -229,12 +229,16 @@ class LiveSessions:
     async def subscribe(self, session: LiveSession, grants: Sequence[Grant]) -> None:
         """Subscribe to all of that, or to nothing.
 
+        A client that is connected knows that by now.
+
         :raises NotFound: the session is over. :raises Denied: ``"grant"``: something is not
             granted. :raises TooMany: ``"session"``. :raises Unavailable: nothing is subscribed to.
         """
         if len(self.covered(session, grants)) != len(grants):
             self._require_live(session)
             raise Denied("grant")
+        if session.follower is not None:
+            session.met = True  # it is stored with the subscriptions: a crash may be near
         await self._give(session, [], grants)
 
     async def unsubscribe(self, session: LiveSession, grants: Sequence[Grant]) -> None:

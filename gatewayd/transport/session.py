@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gatewayd.transport import direct
 from gatewayd.transport.frames import PING, close_frame, pong_frame, text_frame
 from gatewayd.transport.parser import MessageParser
 
@@ -314,7 +315,7 @@ class WebSocketSession(MessageParser):
             data = outbox[0] if count == 1 else b"".join(outbox[:count])
             del outbox[:count]
             self._waiting -= size
-            self.transport.write(data)
+            direct.write(self.transport, data)
 
     def _release(self) -> None:
         """Fire the Deferreds of :meth:`when_writable`."""

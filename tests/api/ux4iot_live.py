@@ -172,7 +172,7 @@ class Member:
     def __init__(self, room: Room, by_grant: bool) -> None:
         self.session = LiveSession("x", lambda session: None)
         self.session.by_grant = by_grant
-        self._following = Following(self.session, room.feeds, room.recalls, lambda: None)
+        self._following = Following(self.session, room.feeds, room.recalls)
 
     def connect(self, namespace: str = "/") -> Line:
         line = Line(namespace)
@@ -234,6 +234,7 @@ class Scene:
         """Begin, with rules for the live channel."""
         await self.bench.open()
         await self._begin(**rules)
+        await self._hub.settled()
         self.device = await self.bench.device("D")
         await self.settle()
 
@@ -241,7 +242,6 @@ class Scene:
         bench, core = self.bench, self.bench.core
         self._hub = Hub(core, HubRules(), bench.timers)
         await self._hub.start()
-        await self._hub.settled()
         self.sessions = LiveSessions(bench.store, bench.clock, bench.timers, SessionRules())
         await self.sessions.start()
         self.live = Live(
@@ -258,14 +258,21 @@ class Scene:
         await self.bench.close()
         assert self.bench.timers.getDelayedCalls() == []
 
-    async def restart(self, **rules: Any) -> None:
-        """End and begin again, a second later, with the same store."""
+    async def restart(self, held: str = "", **rules: Any) -> None:
+        """End and begin again, a second later, with the same store.
+
+        :param held: what the store does not answer yet, so that the hub is not ready.
+        """
         for line in self._lines:
             line.leave()
         await self.close()
         self.pass_time(1)
         await self.bench.open()
+        if held:
+            self.bench.gate.hold(held)
         await self._begin(**rules)
+        if not held:
+            await self._hub.settled()
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass."""

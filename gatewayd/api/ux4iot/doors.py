@@ -26,7 +26,8 @@ from gatewayd.transport.request import GatewayRequest
 from gatewayd.transport.rest import Answer, JsonApp
 from gatewayd.transport.websocket import WebSocketResource
 
-_DEVICES = re.compile(r"/devices/[^/]+/(messages/events|key)/?")
+_MESSAGES = "/messages/events"
+_DEVICES = re.compile(rf"/devices/[^/]+({_MESSAGES}|/key)/?")
 _EVENTS, _GRID = "/ingest/events", "/ingest/event-grid"
 _PATHS = frozenset({_EVENTS, _GRID})
 _KEY = b"Shared-Access-Key"
@@ -90,7 +91,7 @@ class Doors:
         if self.resource(path) is None:
             return None
         known = {413: TooLarge("request"), 503: Unavailable()}
-        if code in known and self._place(path) not in _PATHS:
+        if code in known and self._place(path).rstrip("/").endswith(_MESSAGES):
             return to_answer(known[code], self._wall())
         return from_http(code)
 

@@ -45,9 +45,7 @@ class Feeds:
     def end(self, interest: Interest) -> None:
         """Let go of an interest, and of its feed if it was the last."""
         feed, name = interest.feed, interest.device.upper()
-        for connection in tuple(interest.groups):
-            feed.leave(interest, connection)
-        feed.interests.discard(interest)
+        feed.drop(interest)
         if not feed.interests:
             del self._feeds[name]
             self._hub.unwatch(name, feed)
@@ -82,6 +80,13 @@ class Feed:
         """Send a connection nothing any more on behalf of an interest."""
         for right, group in interest.groups.pop(connection).items():
             self._remove(right, group, connection)
+
+    def drop(self, interest: Interest) -> None:
+        """Forget an interest."""
+        for connection in tuple(interest.groups):
+            self.leave(interest, connection)
+        self.interests.discard(interest)
+        self._changed.pop(interest, None)
 
     def settle(self) -> None:
         """Put every connection where it belongs by now."""
@@ -119,7 +124,6 @@ class Feed:
     def _remove(self, right: Right, group: Group, connection: Connection) -> None:
         group.remove(connection)
         if not group:
-            group.waiting.clear()
             del self._groups[right][group.audience]
 
     # Watcher

@@ -68,7 +68,7 @@ class Following:
     def subscribed(self, grant: Grant) -> None:
         """Want more, and say what may have been missed."""
         interest = self._want(grant)
-        for connection in self.connections:
+        for connection in tuple(self.connections):
             if self.session.by_grant:
                 self._recalls.tell([Recall(interest, connection, [grant])])
             elif grant.right in _ASKED_FIRST:

@@ -118,6 +118,7 @@ class Recalls:
 
     async def _tell_all(self, recalls: Sequence[Recall]) -> None:
         try:
+            await self._hub.settled()  # until then, what they said last may be missing
             for recall in recalls:
                 if recall.connection.open:
                     await self._tell(recall)

@@ -125,7 +125,7 @@ class Conversation:
     def _leave(self, connection: Connection) -> None:
         connection.open = False
         del self._connections[connection.namespace]
-        if not self._connections and not self.client.ended:
+        if not self._connections:
             self._lonely.set(self, self._rules.connect)
         self._tell(self._application.gone, connection)
 

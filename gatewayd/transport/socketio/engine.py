@@ -340,7 +340,6 @@ class EngineClient:
             return
         self._end()
         self._clients.forget(self)
-        self._forget_outbox()
         self._answer()
 
     def _try(self, session: EngineSession, packet: bytes) -> None:
@@ -364,7 +363,6 @@ class EngineClient:
         self._forget_outbox()
         for packet in packets:
             session.send_frame(text_frame(packet))
-        self._answer()
         self._release()
 
     # The end.
@@ -375,7 +373,6 @@ class EngineClient:
             return
         self.ended = True
         self._session = None
-        self._clients.beats.discard(self)
         probation, self._probation = self._probation, None
         self._probed = False
         self._clients.probations.discard(self)
