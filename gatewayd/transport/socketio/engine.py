@@ -163,7 +163,6 @@ class EngineClient:
             session.close(code, reason)
             self._clients.forget(self)
         elif not ended:
-            self._append(CLOSE)
             self._answer_last()
 
     def refuse(self, error: Malformed) -> None:
@@ -198,7 +197,10 @@ class EngineClient:
     def receive(self, packet: bytes) -> None:
         """Handle a packet of the client. :raises Malformed: it is none, or not a client's."""
         kind = packet[:1]
-        if kind == MESSAGE:
+        if self.ended:
+            if kind == CLOSE:  # so it needs not be told
+                self._clients.forget(self)
+        elif kind == MESSAGE:
             self.listener.alive()
             if not self.ended:
                 self.listener.message(packet[1:])
@@ -307,11 +309,16 @@ class EngineClient:
             self._release()
 
     def _answer_last(self) -> None:
-        """Send the last packets, if there is a poll for them; wait a while for a further one."""
-        if self._poll is not None and len(self._outbox) <= _MOST_PACKETS:
-            self._clients.forget(self)
-        else:
+        """Send the last packets, then the end; wait a while for a poll that takes them.
+
+        The end has a poll of its own: socket.io-client acts on that at once, but on a message a
+        little later, and would not learn that it was put out.
+        """
+        if self._outbox or self._poll is None:
             self._clients.beats.set(self, self._clients.rules.ping_timeout)
+        else:
+            self._clients.forget(self)
+            self._append(CLOSE)
         self._answer()
 
     def _forget_outbox(self) -> None:

@@ -107,7 +107,5 @@ def _deliver(request: Any, client: EngineClient) -> None:
     """Take a client's packets. :raises Malformed: these are none."""
     request.content.seek(0)
     for packet in split_payload(request.content.read()):
-        if client.ended:
-            break
         client.receive(packet)
     send(request, Answer(HTTPStatus.OK, b"ok", _TEXT))

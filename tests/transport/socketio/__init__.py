@@ -1,0 +1,1 @@
+"""Tests of the Engine.IO and Socket.IO server."""
