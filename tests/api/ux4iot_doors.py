@@ -28,6 +28,7 @@ from gatewayd.service import wall_ms
 from gatewayd.transport.root import Root
 from gatewayd.transport.site import GatewaySite, HttpLimits
 from tests.api.scene import token
+from tests.api.ux4iot_description import check_answer
 from tests.api.web import Answered, request
 from tests.harness import PATIENCE, Daemon, make_settings, reactor
 
@@ -69,10 +70,13 @@ class DoorKit:
     # Requests
 
     async def ask(self, line: str, body: object = None, **headers: str) -> Answered:
-        """Make a request."""
+        """Make a request; what a door answers is as it is described."""
         method, _, path = line.partition(" ")
-        port = self._port.getHost().port
-        return await request(port, method, self.rules.path + path, body, **headers)
+        whole = self.rules.path + path
+        answered = await request(self._port.getHost().port, method, whole, body, **headers)
+        if self.doors.resource(whole.partition("?")[0]) is not None:
+            check_answer(method, path, answered)
+        return answered
 
     async def send(
         self, body: object, device_id: str = "D", authorization: str | None = None, **headers: str

@@ -1,8 +1,8 @@
 """Hold a real daemon to the descriptions of its APIs: ``python -m tests.openapi.run [API]``.
 
-Without an API, which is ``devicehive`` or ``cloudrelay``, it is both, one after the other. Other
-arguments go to ``schemathesis run``; ``--seed`` with the number that it prints at its end repeats a
-run. It takes minutes.
+Without an API, which is ``devicehive``, ``cloudrelay`` or ``ux4iot``, it is all of them, one after
+the other. Other arguments go to ``schemathesis run``; ``--seed`` with the number that it prints at
+its end repeats a run. It takes minutes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from tests.openapi.cloudrelay import CONFIG, CloudRelay
+from tests.openapi import cloudrelay, ux4iot
+from tests.openapi.cloudrelay import CloudRelay
 from tests.openapi.devicehive import DeviceHive
 from tests.openapi.subject import Gate, Subject
+from tests.openapi.ux4iot import Ux4Iot
 from tests.process.daemon import Daemon
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 #: What can be examined; ``NAME.toml`` and ``NAME_hooks.py`` are beside this file.
-SUBJECTS: dict[str, Callable[[], Subject]] = {"devicehive": DeviceHive, "cloudrelay": CloudRelay}
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "devicehive": DeviceHive,
+    "cloudrelay": CloudRelay,
+    "ux4iot": Ux4Iot,
+}
 
 
 class Run(ProcessProtocol):
@@ -72,13 +78,15 @@ def configure(daemon: Daemon) -> None:
     """Let a daemon serve everything that is examined."""
     text = daemon.config.read_text()
     for usual, wanted in (
-        ('serve = ["devicehive"]', 'serve = ["devicehive", "cloudrelay"]'),
+        ('serve = ["devicehive"]', 'serve = ["devicehive", "cloudrelay", "ux4iot"]'),
         # A run outlives a token of the usual lifetime.
         ("[devicehive]", '[devicehive]\naccess_token_lifetime = "1d"'),
     ):
         assert text.count(usual) == 1
         text = text.replace(usual, wanted)
-    daemon.config.write_text(text + CONFIG)
+    daemon.config.write_text(text + cloudrelay.CONFIG + ux4iot.CONFIG)
+    # With Twisted's log the level cannot be changed.
+    daemon.twistd_options.append("--logger=gatewayd.log.text")
 
 
 async def main(reactor: Any, *arguments: str) -> None:

@@ -59,7 +59,11 @@ class HubDevices:
     # Last values
 
     async def values(self, device_id: str) -> dict[str, LastValue]:
-        """Return what a device said last, by key; nothing of one that nobody knows."""
+        """Return what a device said last, by key; nothing of one that nobody knows.
+
+        After a restart it waits until the log was read: what was shown before never goes back.
+        """
+        await self._hub.settled()
         device = await self._registry.device(device_id)
         return {} if device is None else await self._hub.values.of(device)
 
@@ -71,11 +75,12 @@ class HubDevices:
     # Connection states
 
     async def state(self, device_id: str) -> Shown:
-        """Return whether a device is connected.
+        """Return whether a device is connected; wait as :meth:`values` does.
 
         :raises NotFound: there is no such device. :raises Disabled: :raises Refused:
         :raises Unavailable: the other hub cannot be asked.
         """
+        await self._hub.settled()
         device = await self._registry.device(device_id)
         state = None if device is None else await self._hub.states.of(device)
         if state is not None and state.stamp:

@@ -11,10 +11,12 @@ from gatewayd.api.ux4iot import messages
 from gatewayd.api.ux4iot.coalescing import Coalescing
 from gatewayd.api.ux4iot.groups import Audience, Group
 from gatewayd.api.ux4iot.interests import Interest
+from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.core.grants import SUBSCRIBABLE, Right
 from gatewayd.core.hub import Hub
 from gatewayd.core.telemetry import Message
 from gatewayd.core.twin import Twin
+from gatewayd.transport.socketio.packets import Batch
 
 if TYPE_CHECKING:
     from gatewayd.api.ux4iot.recalls import Recall
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
 class Feeds:
     """The feeds of all devices of which somebody wants something."""
 
-    def __init__(self, hub: Hub, coalescing: Coalescing) -> None:
+    def __init__(self, hub: Hub, coalescing: Coalescing, outlet: Outlet) -> None:
         self._hub = hub
         self._coalescing = coalescing
+        self._outlet = outlet
         self._feeds: dict[str, Feed] = {}
 
     def interest(self, device_id: str, session: LiveSession) -> Interest:
@@ -36,7 +39,7 @@ class Feeds:
         name = device_id.upper()
         feed = self._feeds.get(name)
         if feed is None:
-            feed = self._feeds[name] = Feed(self._coalescing)
+            feed = self._feeds[name] = Feed(self._coalescing, self._outlet)
             self._hub.watch(name, feed)
         interest = Interest(feed, device_id, session)
         feed.interests.add(interest)
@@ -58,10 +61,11 @@ class Feed:
     :ivar recalls: what is about to be said again, unless it is said anew.
     """
 
-    def __init__(self, coalescing: Coalescing) -> None:
+    def __init__(self, coalescing: Coalescing, outlet: Outlet) -> None:
         self.interests: set[Interest] = set()
         self.recalls: set[Recall] = set()
         self._coalescing = coalescing
+        self._outlet = outlet
         self._changed: dict[Interest, None] = {}
         self._groups: dict[Right, dict[Audience, Group]] = {right: {} for right in SUBSCRIBABLE}
 
@@ -90,6 +94,8 @@ class Feed:
 
     def settle(self) -> None:
         """Put every connection where it belongs by now."""
+        if self._changed:
+            self._send_out()
         changed, self._changed = self._changed, {}
         for interest in changed:
             audiences = interest.audiences(self._coalescing.on)
@@ -170,7 +176,7 @@ class Feed:
         values, group.waiting = group.waiting, {}
         if values:
             for frame in group.audience.telemetry(values, group.stamp):
-                group.send(frame)
+                self._outlet.send(group, frame)
         return bool(values)
 
     def _begin(self, right: Right) -> None:
@@ -193,16 +199,24 @@ class Feed:
                 if frames is None:
                     frames = encoded[content] = audience.telemetry(chosen, stamp)
                 for frame in frames:
-                    group.send(frame)
+                    self._outlet.send(group, frame)
 
     def _send(self, right: Right, encode: Callable[[Audience], bytes]) -> None:
         """Send what is not telemetry, after the telemetry that was before it."""
+        if not self._groups[right]:
+            return
         if self._coalescing.on:
             for group in tuple(self._groups[Right.TELEMETRY].values()):
                 if right in group.audience.ordered:
                     self._flush(group)
+        self._send_out()
         for group in tuple(self._groups[right].values()):
-            group.send(group.audience.packet(encode(group.audience)))
+            group.send(Batch([group.audience.packet(encode(group.audience))]))
+
+    def _send_out(self) -> None:
+        """Send the telemetry that would wait for the end of the reactor turn."""
+        for group in tuple(self._groups[Right.TELEMETRY].values()):
+            self._outlet.flush(group)
 
 
 def _carry_over(before: Group, after: Group | None, connection: Connection) -> None:

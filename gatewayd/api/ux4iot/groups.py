@@ -10,7 +10,7 @@ import msgspec
 from gatewayd.api.ux4iot import messages
 from gatewayd.core.grants import Right
 from gatewayd.transport.socketio.connection import Connection
-from gatewayd.transport.socketio.packets import Prepared, event_packet
+from gatewayd.transport.socketio.packets import Batch, Prepared, event_packet
 
 
 class Audience(NamedTuple):
@@ -79,11 +79,11 @@ class Group:
         del self._members[connection]
         self._connections = None
 
-    def send(self, frame: Prepared) -> None:
-        """Send a frame to all."""
+    def send(self, batch: Batch) -> None:
+        """Send frames to all."""
         connections = self._connections
         if connections is None:
             # Sending may close one, which takes it out of the members.
             connections = self._connections = tuple(self._members)
         for connection in connections:
-            connection.send(frame)
+            connection.send_all(batch)

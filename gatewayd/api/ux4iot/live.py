@@ -17,6 +17,7 @@ from gatewayd.api.ux4iot.coalescing import Coalescing
 from gatewayd.api.ux4iot.delays import Delay
 from gatewayd.api.ux4iot.feeds import Feeds
 from gatewayd.api.ux4iot.followers import Following
+from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.api.ux4iot.recalls import Recalls
 from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.hub import Hub
@@ -72,7 +73,8 @@ class Live:
         self._sessions = sessions
         self._rules = rules
         self._coalescing = Coalescing(rules.throttling, reactor)
-        self._feeds = Feeds(hub, self._coalescing)
+        self._outlet = Outlet(reactor)
+        self._feeds = Feeds(hub, self._coalescing, self._outlet)
         self._recalls = Recalls(hub, registry, reactor, wall)
         self._settling = Delay(_SETTLED, reactor)
         self._clients: dict[Connection, _Client] = {}
@@ -107,6 +109,7 @@ class Live:
         """Close every connection. :param timeout: seconds that the clients have to close too."""
         await self._socketio.stop(timeout)
         self._coalescing.stop()
+        self._outlet.stop()
         self._recalls.stop()
         self._settling.stop()
 
