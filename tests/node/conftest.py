@@ -1,4 +1,4 @@
-"""A daemon that serves iotkit, and programs on Node.js; without Node.js all of it is skipped."""
+"""Daemons and programs on Node.js; without Node.js all of it is skipped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest_twisted
 from tests.node.packages import Missing, install
 
 if TYPE_CHECKING:
+    from tests.node.live_site import LiveSite
     from tests.node.programs import Programs
     from tests.node.site import Site
 
@@ -36,7 +37,7 @@ def modules() -> Path:
 
 @pytest_twisted.async_yield_fixture(scope="module")
 async def site(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    """Return a running daemon for all tests of a module."""
+    """Return a running daemon that serves iotkit, for all tests of a module."""
     from tests.node.site import Site
 
     reactor_name = os.environ.get("GATEWAYD_TEST_REACTOR", "epoll")
@@ -48,12 +49,39 @@ async def site(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Async
 
 @pytest_twisted.async_yield_fixture()
 async def own_site(modules: Path, tmp_path: Path, twistd_reactor: str) -> AsyncIterator[Site]:
-    """Return a daemon for one test, which is not started."""
+    """Return a daemon that serves iotkit for one test, which is not started."""
     from tests.node.site import Site
 
     site = Site(tmp_path, twistd_reactor)
     yield site
     await site.daemon.end()
+
+
+@pytest_twisted.async_yield_fixture(scope="module")
+async def live_site(
+    modules: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LiveSite]:
+    """Return a running daemon that serves ux4iot, for all tests of a module."""
+    from tests.node.live_site import LiveSite
+
+    reactor_name = os.environ.get("GATEWAYD_TEST_REACTOR", "epoll")
+    site = LiveSite(tmp_path_factory.mktemp("live"), reactor_name)
+    await site.start()
+    yield site
+    await site.end()
+
+
+@pytest_twisted.async_yield_fixture()
+async def own_live_site(
+    modules: Path, tmp_path: Path, twistd_reactor: str, request: pytest.FixtureRequest
+) -> AsyncIterator[LiveSite]:
+    """Return a running daemon that serves ux4iot for one test; a parameter is its path."""
+    from tests.node.live_site import LiveSite
+
+    site = LiveSite(tmp_path, twistd_reactor, getattr(request, "param", ""))
+    await site.start()
+    yield site
+    await site.end()
 
 
 @pytest_twisted.async_yield_fixture()

@@ -12,6 +12,7 @@ from pathlib import Path
 #: Where they are installed; unset where nobody has asked for these tests.
 VARIABLE = "GATEWAYD_NODE_PACKAGES"
 _HERE = Path(__file__).parent
+_NOT_RUN = "the clients on Node.js were not run"
 _LISTS = ("package.json", "package-lock.json")
 #: Seconds.
 _PATIENCE = 300
@@ -49,10 +50,10 @@ def _outcome() -> Path | Missing | Broken:
 def _installed() -> Path:
     directory = os.environ.get(VARIABLE)
     if not directory:
-        raise Missing("iotkit's clients on Node.js are run by: tox -e clients")
+        raise Missing("the clients on Node.js are run by: tox -e clients")
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            raise Missing(f"iotkit's clients were not run: there is no {program} on this machine")
+            raise Missing(f"{_NOT_RUN}: there is no {program} on this machine")
     home = Path(directory)
     modules = home / "node_modules"
     if not _is_installed(home):
@@ -81,11 +82,11 @@ def _run_npm(home: Path) -> None:
             command, cwd=home, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
-        raise Missing("iotkit's clients were not run: npm took too long") from None
+        raise Missing(f"{_NOT_RUN}: npm took too long") from None
     if done.returncode != 0:
         if _BROKEN.search(done.stderr):
             raise Broken(done.stderr)
         lines = done.stderr.splitlines()
         said = [line for line in lines if line.startswith(("npm error", "npm ERR!"))]
         why = "; ".join(said[:3]) or f"npm ended with {done.returncode}"
-        raise Missing(f"iotkit's clients were not run: their packages cannot be had: {why}")
+        raise Missing(f"{_NOT_RUN}: their packages cannot be had: {why}")
