@@ -121,7 +121,6 @@ class ConnectionStates:
     def start(self) -> None:
         """Know that the log was read: tell of changes from now on, and of the end of words."""
         self._deadlines.start()
-        self._evict(set(self._words))
         self.live = True
 
     def stop(self) -> None:
@@ -333,7 +332,7 @@ class ConnectionStates:
             if not success:
                 stored.raiseException()
             word = self._words.get(stream)
-            if word is None or word.recalled:  # it was deleted meanwhile, or said anew
+            if word is None:  # it was deleted meanwhile
                 continue
             word.recalled = True
             if stored is not None:
@@ -346,22 +345,17 @@ class ConnectionStates:
                     self._tell(stream, word.device, before, word.stamp)
 
     def kept(self) -> None:
-        """Know that the store has kept what was handed over."""
+        """Know that the store has kept what was handed over: who is not connected is forgotten."""
         saved, self._saving = self._saving, set()
-        if self.live:
-            self._evict(saved)
+        for stream in saved - self._unsaved:
+            word = self._words.get(stream)
+            if word is not None and not word.connected:
+                del self._words[stream]
 
     def not_kept(self) -> None:
         """Know that the store could not keep it: it will be handed over again."""
         self._unsaved |= self._saving & self._words.keys()
         self._saving = set()
-
-    def _evict(self, streams: set[int]) -> None:
-        """Forget who is not connected, once the store knows that."""
-        for stream in streams - self._unsaved:
-            word = self._words.get(stream)
-            if word is not None and not word.connected:
-                del self._words[stream]
 
 
 def _device(event: Event) -> Device:

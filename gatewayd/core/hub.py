@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -36,6 +37,8 @@ _MARGIN = 60_000
 #: So much is kept in one transaction, so that no writer waits long.
 _ROWS = 500
 _BYTES = 256 * 1024
+#: Seconds for which somebody waits for the log to be read.
+_PATIENCE = 10.0
 #: Seconds until the log is read again when that failed.
 _AGAIN = 5.0
 
@@ -148,8 +151,18 @@ class Hub:
         """Fire when the log was read, or the hub is stopped."""
         if self.ready:
             return succeed(None)
-        self._settling.append(Deferred())
-        return self._settling[-1]
+        settled: Deferred[None] = Deferred(self._settling.remove)
+        self._settling.append(settled)
+        return settled
+
+    async def complete(self) -> None:
+        """Wait until nothing is missing here; for some seconds. :raises Unavailable: it is."""
+        if self.ready:
+            return
+        try:
+            await self.settled().addTimeout(_PATIENCE, self._clock)
+        except TimedOut:
+            raise Unavailable("the log was not read yet") from None
 
     def _forget(self, device: Device) -> None:
         """Let everything about a deleted device go."""
@@ -189,8 +202,9 @@ class Hub:
 
     def _settle(self) -> None:
         settling, self._settling = self._settling, []
-        for settled in settling:
-            settled.callback(None)
+        for settled in tuple(settling):
+            if not settled.called:  # one of them may give another one up
+                settled.callback(None)
 
     # Keeping
 
@@ -317,7 +331,7 @@ class Hub:
             self.log.failure("the twin of {device} could not be read", device=event.device)
         stamp = self._reading.pop(event.stream)
         if twin is not None and self.ready:
-            self._tell_twin(event.device, self.twins.latest(event.stream) or twin, stamp)
+            self._tell_twin(event.device, twin, stamp)
 
     def _tell_twin(self, device_id: str, twin: Twin, stamp: int) -> None:
         for watcher in self._watching(device_id):

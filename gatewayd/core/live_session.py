@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gatewayd.core.grants import Grant, Right, SessionChange, StoredSession
@@ -40,27 +40,32 @@ class Gift:
 
 
 class _Leftovers:
-    """What was taken from a session, but may be in the store because that failed.
+    """What was taken from a session, but is in the store as far as is known.
 
     The store answers in order, but refuses at once: the numbers of the changes tell which was last.
+
+    :ivar last: the number of the last change that was to remove each.
+    :ivar failed: those for which a change has failed, and none was tried since.
     """
 
     def __init__(self) -> None:
-        self._failed: dict[Grant, int] = {}
+        self.last: dict[Grant, int] = {}
+        self.failed: set[Grant] = set()
 
-    def __iter__(self) -> Iterator[Grant]:
-        return iter(self._failed)
+    def begin(self, grants: Iterable[Grant], number: int) -> None:
+        """Know that the change of that number is to remove them."""
+        self.last.update(dict.fromkeys(grants, number))
+        self.failed.difference_update(grants)
 
-    def add(self, grants: Iterable[Grant], number: int) -> None:
-        """Know that the change of that number would have removed them."""
-        for grant in grants:
-            self._failed[grant] = max(number, self._failed.get(grant, number))
-
-    def remove(self, grants: Iterable[Grant], number: int) -> None:
+    def end(self, grants: Iterable[Grant], number: int) -> None:
         """Know that the change of that number has removed them."""
         for grant in grants:
-            if self._failed.get(grant, number) <= number:
-                self._failed.pop(grant, None)
+            if self.last.get(grant) == number:
+                del self.last[grant]
+
+    def fail(self, grants: Iterable[Grant]) -> None:
+        """Know that a change has not removed them."""
+        self.failed.update(grants)
 
 
 class Change:
@@ -110,11 +115,15 @@ class LiveSession:
         self._left_subscriptions = _Leftovers()
 
     def load(self, stored: StoredSession) -> None:
-        """Become what was stored."""
+        """Become what was stored.
+
+        A subscription may be there that could not be removed together with what it rested on.
+        """
         self.by_grant, self.met = self._told = (stored.by_grant, stored.met)
         self.granted = self.kept = True
         self._grants = {_key(grant): grant for grant in stored.grants}
-        self._subscriptions = dict.fromkeys(stored.subscriptions)
+        self._subscriptions = {each: None for each in stored.subscriptions if self.may(each)}
+        self._left_subscriptions.failed.update(stored.subscriptions.difference(self._subscriptions))
 
     @property
     def grants(self) -> frozenset[Grant]:
@@ -190,24 +199,26 @@ class LiveSession:
     def revoke(self, grant: Grant) -> tuple[set[Grant], set[Grant]]:
         """Take everything that a grant covers from it, and the subscriptions that rest on that.
 
-        Return the grants and the subscriptions that it had, or was promised.
+        Return the grants and the subscriptions that the store may have.
         """
         gone: set[Grant] = set()
         for grants in self._all_grants():
             keys = [key for key, each in grants.items() if grant.covers(each)]
             gone.update(grants.pop(key) for key in keys)
+        gone.update(each for each in self._left_grants.last if grant.covers(each))
         rest = {
             each
-            for subscriptions in self._all_subscriptions()
+            for subscriptions in (*self._all_subscriptions(), self._left_subscriptions.last)
             for each in subscriptions
             if grant.covers(each) and (self.by_grant or not self.may(each))
         }
         return gone, self.unsubscribe(rest)
 
     def unsubscribe(self, grants: Iterable[Grant]) -> set[Grant]:
-        """Take subscriptions from it; return those that it had, or was promised."""
+        """Take subscriptions from it; return those of them that the store may have."""
         wanted = dict.fromkeys(grants)
-        known = {each for each in wanted for all_ in self._all_subscriptions() if each in all_}
+        left = self._left_subscriptions.last
+        known = {each for each in wanted if each in left or self._has_subscription(each)}
         for gift in self._gifts:
             for grant in known:
                 gift.subscriptions.pop(grant, None)
@@ -244,10 +255,11 @@ class LiveSession:
     ) -> Change | None:
         """Return what the store is to be told, None when it knows.
 
-        What it could not be told before is in it, as far as the session has not got it back.
+        What it failed to remove before is in it, unless the session has got it back.
         """
-        left_grants = (each for each in self._left_grants if not self._has_grant(each))
-        left = (each for each in self._left_subscriptions if not self._has_subscription(each))
+        grants, subscriptions = self._left_grants.failed, self._left_subscriptions.failed
+        left_grants = (each for each in grants if not self._has_grant(each))
+        left = (each for each in subscriptions if not self._has_subscription(each))
         told = SessionChange(
             id=self.id,
             by_grant=self.by_grant,
@@ -261,8 +273,10 @@ class LiveSession:
         new = told.granted or told.revoked or told.subscribed or told.unsubscribed
         if not new and (not self.kept or self._told == flags):
             return None
-        self.kept, self._told = True, flags
+        self.kept = True
         self._changes += 1
+        self._left_grants.begin(told.revoked, self._changes)
+        self._left_subscriptions.begin(told.unsubscribed, self._changes)
         return Change(self._changes, gift, told)
 
     def _has_grant(self, grant: Grant) -> bool:
@@ -273,15 +287,16 @@ class LiveSession:
 
     def stored(self, change: Change) -> None:
         """Know that the store has a change, and get what is left of its gift."""
-        self._left_grants.remove(change.told.revoked, change.number)
-        self._left_subscriptions.remove(change.told.unsubscribed, change.number)
+        told, number = change.told, change.number
+        self._told = (told.by_grant, told.met)
+        self._left_grants.end(told.revoked, number)
+        self._left_subscriptions.end(told.unsubscribed, number)
         self.take(change.gift)
 
     def not_stored(self, change: Change) -> None:
         """Know that the store does not have a change. What was taken away is gone nevertheless."""
-        self._told = None
-        self._left_grants.add(change.told.revoked, change.number)
-        self._left_subscriptions.add(change.told.unsubscribed, change.number)
+        self._left_grants.fail(change.told.revoked)
+        self._left_subscriptions.fail(change.told.unsubscribed)
         self._gifts.pop(change.gift, None)
 
 

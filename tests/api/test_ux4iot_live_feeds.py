@@ -48,6 +48,7 @@ def test_number_verbatim(room: Room) -> None:
     message = d2c({"a": 1})
     message.values["a"] = type(message.values["a"])(b"1.10e2")
     room.hub.watchers["D"].message(message)
+    room.clock.advance(0)
     assert line.frames[0].packet == (
         b'42["data",{"deviceId":"D","telemetry":{"a":1.10e2},"timestamp":"%b"}]' % AT.encode()
     )

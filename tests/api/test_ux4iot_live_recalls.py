@@ -263,7 +263,7 @@ async def test_nothing_missed(scene: Scene) -> None:
     """What is older the client has seen already."""
     session, line = await connected(scene)
     await scene.say("D", {"a": 1})
-    scene.pass_time(1.1)
+    scene.pass_time(5.1)
     await scene.sessions.subscribe(session, list(ALL))
     await wait(scene)
     assert line.said == []
@@ -271,14 +271,14 @@ async def test_nothing_missed(scene: Scene) -> None:
 
 @bounded
 async def test_missed_and_outdated(scene: Scene) -> None:
-    """What the device has said anew since is not told again."""
+    """The newest value is told again: a client that does not listen yet does not take it."""
     session, line = await connected(scene)
     await scene.say("D", {"a": 1, "b": 1})
     await scene.sessions.subscribe(session, [key("D")])
     await scene.say("D", {"a": 2})
     assert values(line) == [{"a": 2}]
     await wait(scene)
-    assert values(line) == [{"b": 1}]
+    assert sorted(values(line), key=str) == [{"a": 2}, {"b": 1}]
 
 
 @bounded

@@ -17,6 +17,7 @@ from gatewayd.api.ux4iot.feeds import Feeds
 from gatewayd.api.ux4iot.followers import Following
 from gatewayd.api.ux4iot.live import Live
 from gatewayd.api.ux4iot.messages import timestamp
+from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.api.ux4iot.recalls import Recalls
 from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.grants import Grant, Right
@@ -26,7 +27,7 @@ from gatewayd.core.model import Event, Kind
 from gatewayd.core.registry import Registry
 from gatewayd.core.telemetry import Message
 from gatewayd.transport.socketio.connection import Application, Connection
-from gatewayd.transport.socketio.packets import Prepared
+from gatewayd.transport.socketio.packets import Batch, Prepared
 from gatewayd.transport.websocket import WebSocketLimits
 from tests.core.bench import Bench
 
@@ -78,6 +79,7 @@ def decode(packet: bytes) -> Any:
 class Line:
     """Stands for a client in a namespace; it keeps what it is sent.
 
+    :ivar sends: how often several were sent together.
     :ivar frames: those of events. :ivar refused: with what it was turned away.
     :ivar ended: whether it was put out.
     :ivar breaks: whether it is closed by the next frame, as one that reads too slowly.
@@ -94,6 +96,7 @@ class Line:
         self.breaks = False
         self.ended = False
         self.refused: Any = None
+        self.sends = 0
         self.frames: list[Prepared] = []
         self.full: Deferred[None] | None = None
         self._application: Application | None = None
@@ -143,6 +146,10 @@ class Line:
         self.frames.append(packet)
         return True
 
+    def send_all(self, batch: Batch) -> bool:
+        self.sends += 1
+        return all(self.send(packet) for packet in batch.packets)
+
     def when_writable(self) -> Deferred[None]:
         return self.full or succeed(None)
 
@@ -150,8 +157,9 @@ class Line:
 class Switchboard:
     """Stands for the hub, of which feeds need no more than that they can watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.watchers: dict[str, Watcher] = {}
+        self._clock = clock
 
     def watch(self, device_id: str, watcher: Watcher) -> None:
         assert device_id not in self.watchers
@@ -161,9 +169,10 @@ class Switchboard:
         assert self.watchers.pop(device_id) is watcher
 
     def say(self, body: dict[str, Any], stamp: int = START, device: str = "D") -> None:
-        """Let a device send something."""
+        """Let a device send something, and the reactor turn end."""
         if device.upper() in self.watchers:
             self.watchers[device.upper()].message(d2c(body, stamp, device))
+        self._clock.advance(0)
 
 
 class Member:
@@ -198,9 +207,9 @@ class Room:
 
     def __init__(self, throttling: float = -1) -> None:
         self.clock = Clock()
-        self.hub = Switchboard()
+        self.hub = Switchboard(self.clock)
         hub = cast("Hub", self.hub)
-        self.feeds = Feeds(hub, Coalescing(throttling, self.clock))
+        self.feeds = Feeds(hub, Coalescing(throttling, self.clock), Outlet(self.clock))
         self.recalls = Recalls(hub, cast("Registry", None), self.clock, lambda: START)
 
     def member(self, *grants: Grant, by_grant: bool = False) -> Member:

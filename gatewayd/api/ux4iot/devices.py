@@ -62,13 +62,16 @@ class HubDevices:
         """Return what a device said last, by key; nothing of one that nobody knows.
 
         After a restart it waits until the log was read: what was shown before never goes back.
+
+        :raises Unavailable: that takes too long.
         """
-        await self._hub.settled()
+        await self._hub.complete()
         device = await self._registry.device(device_id)
         return {} if device is None else await self._hub.values.of(device)
 
     async def forget_values(self, device_id: str) -> dict[str, LastValue]:
-        """Forget what a device said last, and return it."""
+        """Forget what a device said last, and return it; wait as :meth:`values` does."""
+        await self._hub.complete()
         device = await self._registry.device(device_id)
         return {} if device is None else await self._hub.values.forget(device)
 
@@ -78,9 +81,9 @@ class HubDevices:
         """Return whether a device is connected; wait as :meth:`values` does.
 
         :raises NotFound: there is no such device. :raises Disabled: :raises Refused:
-        :raises Unavailable: the other hub cannot be asked.
+        :raises Unavailable: the other hub cannot be asked, or the log takes too long.
         """
-        await self._hub.settled()
+        await self._hub.complete()
         device = await self._registry.device(device_id)
         state = None if device is None else await self._hub.states.of(device)
         if state is not None and state.stamp:

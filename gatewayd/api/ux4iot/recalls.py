@@ -24,7 +24,7 @@ from gatewayd.transport.socketio.connection import Connection
 #: Seconds from a subscription until its client takes what is sent for it.
 _LATE = 0.25
 #: What is not older (ms) may have come after the client had asked for the last value.
-_RECENT = 1000
+_RECENT = 5000
 #: Subscriptions that come within such a time (s) are served together.
 _TOGETHER = 0.05
 
@@ -47,7 +47,10 @@ class Recall:
             self.about.add(grant)
         self._keys: set[str] = set()
         self._rights: set[Right] = set()
-        interest.feed.recalls.add(self)
+
+    def begin(self) -> None:
+        """Leave out what the device says anew from now on."""
+        self.interest.feed.recalls.add(self)
 
     def keys_said(self, keys: Collection[str]) -> None:
         """Know that the device has said something anew under these keys."""
@@ -91,12 +94,15 @@ class Recalls:
 
     def tell(self, recalls: Sequence[Recall]) -> None:
         """Tell a connection at once, of one device after the other."""
+        for recall in recalls:
+            recall.begin()
         Deferred.fromCoroutine(self._tell_all(recalls))
 
     def tell_late(self, interest: Interest, connection: Connection, grant: Grant) -> None:
         """Tell a connection what came just before it subscribed.
 
-        Clients ask for the last value and then subscribe, but listen only when that is answered.
+        Clients ask for the last value and then subscribe, but listen only when that is answered:
+        what the device says meanwhile, they do not take.
         """
         began, recall = self._late.get((interest, connection), (0.0, None))
         now = self._clock.seconds()

@@ -19,6 +19,7 @@ from gatewayd.transport.socketio.packets import (
     PROBE,
     PROBED,
     UPGRADE,
+    Batch,
     BinaryRefused,
     EnginePacket,
     Malformed,
@@ -134,6 +135,13 @@ class EngineClient:
         if self.ended:
             return False
         return self._keep(packet.packet)
+
+    def send_all(self, batch: Batch) -> bool:
+        """Send packets as :meth:`send` does."""
+        session = self._session
+        if session is not None:
+            return session.send_frame(batch.frames)
+        return all(self.send(packet) for packet in batch.packets)
 
     @property
     def writable(self) -> bool:

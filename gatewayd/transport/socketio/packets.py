@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -97,6 +98,23 @@ class Prepared(EnginePacket):
 
     def __init__(self, payload: bytes) -> None:
         super().__init__(MESSAGE + payload)
+
+
+class Batch:
+    """Packets of one namespace that are sent together, in their order, to however many clients."""
+
+    __slots__ = ("_frames", "packets")
+
+    def __init__(self, packets: Sequence[Prepared]) -> None:
+        self.packets = packets
+        self._frames: bytes | None = None
+
+    @property
+    def frames(self) -> bytes:
+        """The WebSocket frames, joined when somebody wants them."""
+        if self._frames is None:
+            self._frames = b"".join([packet.frame for packet in self.packets])
+        return self._frames
 
 
 def event_packet(namespace: str, name: str, data: bytes) -> Prepared:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gatewayd.transport.socketio.packets import Batch
 from gatewayd.transport.socketio.rules import EngineRules
 from tests.transport.socketio.bench import LONG, PATH, Bench, numbered
 from tests.transport.socketio.conftest import MakeBench
@@ -134,6 +135,18 @@ def test_many_packets(bench: Bench) -> None:
     assert bench.poll(sid).packets == packets[16:32]
     assert bench.poll(sid).packets == packets[32:]
     assert not bench.poll(sid).done
+
+
+def test_batch(make_bench: MakeBench) -> None:
+    """Packets that are sent together are packets by themselves, for which the window holds."""
+    bench = make_bench(send_window=100)
+    sid = bench.connect()
+    poll = bench.poll(sid)
+    assert bench.notes.last.send_all(Batch([numbered(1), numbered(2)]))
+    bench.turn()
+    assert poll.packets == [b'42["data",1]', b'42["data",2]']
+    assert not bench.notes.last.send_all(Batch([numbered(10**30 + each) for each in range(3)]))
+    assert bench.notes.told("gone") == ["/"]
 
 
 def test_post_answer(bench: Bench) -> None:

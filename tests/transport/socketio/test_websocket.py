@@ -7,6 +7,7 @@ import json
 import pytest
 from twisted.python.failure import Failure
 
+from gatewayd.transport.socketio.packets import Batch
 from gatewayd.transport.socketio.rules import EngineRules
 from tests.transport.conftest import BINARY, client_close, client_frame, handshake
 from tests.transport.socketio.bench import PATH, Bench, Socket, numbered
@@ -53,6 +54,19 @@ def test_events(bench: Bench) -> None:
     bench.turn()
     assert socket.wire.writes == before + 1
     assert socket.taken() == [b'42["data",%d]' % number for number in range(3)]
+
+
+def test_batch(bench: Bench) -> None:
+    """Packets that are sent together keep their place among others."""
+    socket = bench.connect_socket()
+    connection = bench.notes.last
+    connection.send(numbered(0))
+    assert connection.send_all(Batch([numbered(1), numbered(2)]))
+    connection.send(numbered(3))
+    bench.turn()
+    assert socket.taken() == [b'42["data",%d]' % number for number in range(4)]
+    connection.disconnect()
+    assert not connection.send_all(Batch([numbered(4)]))
 
 
 @pytest.mark.parametrize(
