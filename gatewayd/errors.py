@@ -71,7 +71,8 @@ class NotEmpty(GatewayError):
 class Denied(GatewayError):
     """The principal may not do that.
 
-    :ivar reason: which rule forbids it; ``"action"`` when the principal lacks the permission.
+    :ivar reason: which rule forbids it; ``"action"`` when the principal lacks the permission, and
+        ``"grant"`` when a live session was not granted it.
     :ivar key: whom or what the rule is about, when that is not known from the request.
     """
 
@@ -113,7 +114,7 @@ class NoAddress(GatewayError):
 class TooMany(GatewayError):
     """A quota is used up.
 
-    :ivar what: which: ``"device"``, ``"principal"`` or ``"gateway"``.
+    :ivar what: which: ``"device"``, ``"principal"``, ``"session"`` or ``"gateway"``.
     """
 
     def __init__(self, what: str) -> None:

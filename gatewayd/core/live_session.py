@@ -206,9 +206,10 @@ class LiveSession:
             keys = [key for key, each in grants.items() if grant.covers(each)]
             gone.update(grants.pop(key) for key in keys)
         gone.update(each for each in self._left_grants.last if grant.covers(each))
+        held: list[Iterable[Grant]] = [*self._all_subscriptions(), self._left_subscriptions.last]
         rest = {
             each
-            for subscriptions in (*self._all_subscriptions(), self._left_subscriptions.last)
+            for subscriptions in held
             for each in subscriptions
             if grant.covers(each) and (self.by_grant or not self.may(each))
         }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from gatewayd.core.grants import SUBSCRIBABLE, Grant, Right, SessionChange, StoredSession
+from gatewayd.core.grants import SUBSCRIBABLE, Grant, Right, StoredSession
 from gatewayd.core.interfaces import Store
 from gatewayd.core.live_sessions import LiveSession, LiveSessions, SessionRules
 from gatewayd.errors import Denied, NotFound, Unavailable
+from tests.core.sessions import LIFETIME, Disk
 
-LIFETIME = 600
 EVERY = [
     *(Grant(device=d, right=Right.TELEMETRY, selector=s) for d in "Dd" for s in (None, "a", "b")),
     Grant(device="D", right=Right.METHOD, selector="a"),
@@ -28,56 +28,6 @@ picks = st.integers(0, 1000)
 
 def folded(grant: Grant) -> Grant:
     return Grant(device=grant.device.upper(), right=grant.right, selector=grant.selector)
-
-
-class Disk:
-    """Keeps sessions: writes in the order of asking, when the test lets it, or refuses at once."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[str, StoredSession] = {}
-        self.waiting: list[tuple[Callable[[], None], Deferred[None]]] = []
-        self.refusing = False
-
-    def secret(self, name: str) -> Deferred[bytes]:
-        return succeed(name.encode() * 4)
-
-    def live_sessions(self) -> Deferred[list[StoredSession]]:
-        return succeed(list(self.sessions.values()))
-
-    def change_session(self, change: SessionChange) -> Deferred[None]:
-        return self._ask(partial(self._change, change))
-
-    def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
-        return self._ask(partial(self._drop, list(ids)))
-
-    def _ask(self, write: Callable[[], None]) -> Deferred[None]:
-        if self.refusing:
-            return fail(Unavailable())
-        self.waiting.append((write, Deferred()))
-        return self.waiting[-1][1]
-
-    def commit(self, fails: bool = False) -> None:
-        """Do what was asked first, or fail to."""
-        write, done = self.waiting.pop(0)
-        if fails:
-            done.errback(Unavailable())
-        else:
-            write()
-            done.callback(None)
-
-    def _change(self, change: SessionChange) -> None:
-        old = self.sessions.get(change.id, StoredSession(id=change.id))
-        self.sessions[change.id] = StoredSession(
-            id=change.id,
-            by_grant=change.by_grant,
-            met=change.met,
-            grants=(old.grants - change.revoked) | change.granted,
-            subscriptions=(old.subscriptions - change.unsubscribed) | change.subscribed,
-        )
-
-    def _drop(self, ids: list[str]) -> None:
-        for each in ids:
-            self.sessions.pop(each, None)
 
 
 class Model:
@@ -428,97 +378,3 @@ class History(RuleBasedStateMachine):
 
 History.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestHistory = History.TestCase
-
-
-class Slow:
-    """One session, whose changes the test lets the store take one after the other."""
-
-    def __init__(self) -> None:
-        self.disk = Disk()
-        self.failures: list[Any] = []
-        self.done = 0
-        self.sessions = LiveSessions(cast("Store", self.disk), lambda: 0, Clock(), SessionRules())
-        Deferred.fromCoroutine(self.sessions.start())
-        self.session = self.sessions.create("h")
-
-    def begin(self, *work: Any) -> None:
-        for each in work:
-            Deferred.fromCoroutine(each).addCallbacks(self._count, self.failures.append)
-
-    def _count(self, _: None) -> None:
-        self.done += 1
-
-    def all_done(self, *work: Any) -> None:
-        self.begin(*work)
-        while self.disk.waiting:
-            self.disk.commit()
-
-    def check(self, grants: set[Grant], subscriptions: set[Grant]) -> None:
-        """Check that the session and the store have that, and stop."""
-        stored = self.disk.sessions[self.session.id]
-        assert stored.grants == self.session.grants == grants
-        assert stored.subscriptions == self.session.subscriptions == subscriptions
-        assert {each.type for each in self.failures} <= {Unavailable}
-        self.sessions.stop()
-
-
-ONE, TWO, THREE = EVERY[1], EVERY[2], EVERY[-1]
-
-
-def test_subscribed_again_while_that_fails() -> None:
-    """What is subscribed to again while its end is on its way, and fails, does not end later."""
-    slow = Slow()
-    sessions, session = slow.sessions, slow.session
-    slow.all_done(sessions.grant(session, ONE))
-    slow.all_done(sessions.subscribe(session, [ONE]))
-    slow.begin(sessions.unsubscribe(session, [ONE]), sessions.subscribe(session, [ONE]))
-    slow.disk.commit(fails=True)
-    slow.disk.commit()
-    slow.all_done(sessions.grant(session, TWO))
-    slow.check({ONE, TWO}, {ONE})
-
-
-def test_granted_again_while_that_fails() -> None:
-    """What is granted again while it is being revoked, which fails, is not revoked later."""
-    slow = Slow()
-    sessions, session = slow.sessions, slow.session
-    slow.all_done(sessions.grant(session, ONE))
-    slow.begin(sessions.revoke_grant(session, ONE), sessions.grant(session, ONE))
-    slow.disk.commit(fails=True)
-    slow.disk.commit()
-    slow.all_done(sessions.grant(session, TWO))
-    slow.check({ONE, TWO}, set())
-
-
-def test_revoked_again_while_that_fails() -> None:
-    """What is revoked twice at once is gone when one of them succeeds, with what rested on it."""
-    slow = Slow()
-    sessions, session = slow.sessions, slow.session
-    slow.all_done(sessions.grant(session, ONE))
-    slow.all_done(sessions.subscribe(session, [ONE]))
-    slow.begin(*(sessions.revoke_grant(session, ONE) for _ in range(2)))
-    slow.disk.commit(fails=True)
-    slow.disk.commit()
-    slow.check(set(), set())
-
-
-def test_each_revocation_waits() -> None:
-    """Whoever revokes waits for the store, however often it was granted and revoked meanwhile."""
-    slow = Slow()
-    sessions, session = slow.sessions, slow.session
-    slow.all_done(sessions.grant(session, THREE), sessions.grant(session, ONE))
-    slow.begin(
-        sessions.revoke_grant(session, ONE),
-        sessions.grant(session, ONE),
-        sessions.revoke_grant(session, ONE),
-    )
-    slow.disk.commit()
-    assert slow.done == 3
-    slow.begin(sessions.revoke_grant(session, ONE))
-    slow.disk.commit()
-    assert slow.done == 4
-    slow.disk.commit()
-    assert slow.done == 5
-    slow.disk.commit()
-    assert slow.done == 6
-    slow.check({THREE}, set())
