@@ -21,10 +21,10 @@ from gatewayd.configuration import Settings
 from gatewayd.configuration import Ux4Iot as Ux4IotSettings
 from gatewayd.core.device_secrets import DeviceSecrets
 from gatewayd.core.gateway import Core
-from gatewayd.core.hub import Hub, HubRules
+from gatewayd.core.hub.hub import Hub, HubRules
+from gatewayd.core.hub.methods import Methods
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.live_sessions import LiveSessions, SessionRules
-from gatewayd.core.methods import Methods
 from gatewayd.device.iot_hub import IotHub, read_connection_string
 from gatewayd.errors import ConfigError
 from gatewayd.log import threshold

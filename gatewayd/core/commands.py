@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.core.access import Action, Principal
+from gatewayd.core.hub.reserved import Handler
 from gatewayd.core.interfaces import Store
 from gatewayd.core.model import (
     Command,
@@ -26,7 +27,6 @@ from gatewayd.core.model import (
 )
 from gatewayd.core.queries import Filter, Listing, Pending
 from gatewayd.core.registry import Registry
-from gatewayd.core.reserved import Handler
 from gatewayd.core.timeline import Sink, Subscription, Timeline
 from gatewayd.errors import Denied, NotFound
 

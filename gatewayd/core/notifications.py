@@ -7,10 +7,10 @@ import builtins
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.access import Action, Principal
+from gatewayd.core.hub.reserved import Handler
 from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Device, Entry, Event, Kind, message_seq, scoped
 from gatewayd.core.queries import Listing
-from gatewayd.core.reserved import Handler
 from gatewayd.core.timeline import Timeline
 from gatewayd.errors import Denied, NotFound
 

@@ -9,7 +9,7 @@ class StoredTwin(msgspec.Struct, frozen=True, kw_only=True):
     """A device's twin as it is stored.
 
     :ivar version: grows by one with every change; 1 for the first.
-    :ivar document: see :mod:`gatewayd.core.twin`.
+    :ivar document: see :mod:`gatewayd.core.hub.twin`.
     """
 
     version: int

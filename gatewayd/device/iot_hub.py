@@ -18,8 +18,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from gatewayd.core.devices import check_id
+from gatewayd.core.hub.upstream import MethodResult
 from gatewayd.core.sas import read_key, sign
-from gatewayd.core.upstream import MethodResult
 from gatewayd.device.whole_body import read_whole
 from gatewayd.errors import (
     ConfigError,
@@ -91,7 +91,7 @@ def read_connection_string(text: str) -> ServiceKey:
 
 
 class IotHub:
-    """A hub of Azure's; see :class:`gatewayd.core.upstream.Upstream`.
+    """A hub of Azure's; see :class:`gatewayd.core.hub.upstream.Upstream`.
 
     :param wall: the time of day in ms.
     :param base_url: where it is, without a path; None: ``https://`` and its name.

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from gatewayd.core.twin import Twin
-from gatewayd.core.twins import Twins
+from gatewayd.core.hub.twin import Twin
+from gatewayd.core.hub.twins import Twins
 from tests.api.rest_client import ask, refuses
 from tests.api.scene import (
     DENIED,

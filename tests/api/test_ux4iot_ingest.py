@@ -21,9 +21,9 @@ from gatewayd.api.ux4iot.ingest_fields import (
     read_events,
 )
 from gatewayd.api.ux4iot.rules import Ux4IotRules
+from gatewayd.core.hub.upstream import FOREIGN
 from gatewayd.core.model import Kind
 from gatewayd.core.queries import Filter, Replay
-from gatewayd.core.upstream import FOREIGN
 from gatewayd.errors import Unavailable
 from gatewayd.transport.rest import BadBody
 from tests.api.scene import no_failures

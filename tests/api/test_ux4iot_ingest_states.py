@@ -8,8 +8,8 @@ import pytest
 import pytest_twisted
 
 from gatewayd.api.ux4iot.ingest_fields import to_sequence
-from gatewayd.core.hub import HubRules
-from gatewayd.core.upstream import FOREIGN
+from gatewayd.core.hub.hub import HubRules
+from gatewayd.core.hub.upstream import FOREIGN
 from tests.api.ux4iot_doors import (
     NOON,
     DoorKit,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.core.grants import Grant, Right
-from gatewayd.core.twin import Twin
+from gatewayd.core.hub.twin import Twin
 from tests.api.ux4iot_live import AT, START, Line, Room, d2c, key, right, telemetry
 
 LATER = "2023-11-14T22:13:20.500Z"

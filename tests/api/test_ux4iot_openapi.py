@@ -10,7 +10,7 @@ import pytest_twisted
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gatewayd.core.upstream import FOREIGN
+from gatewayd.core.hub.upstream import FOREIGN
 from gatewayd.openapi import SOURCES, render
 from tests.api.ux4iot import StartUx, Ux, fill, start_ux, ux
 from tests.api.ux4iot_description import check_described, operations, validator

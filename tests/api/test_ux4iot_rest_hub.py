@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 
 from gatewayd.api.ux4iot import hub_errors
-from gatewayd.core.hub import HubRules
-from gatewayd.core.methods import MOST_AT_ONCE
+from gatewayd.core.hub.hub import HubRules
+from gatewayd.core.hub.methods import MOST_AT_ONCE
 from gatewayd.errors import (
     BadAnswer,
     Conflict,

@@ -15,11 +15,11 @@ from gatewayd.api.ux4iot.api import Ux4Iot
 from gatewayd.api.ux4iot.live import Live
 from gatewayd.api.ux4iot.rest import Ux4IotRest
 from gatewayd.api.ux4iot.rules import Ux4IotRules
-from gatewayd.core.hub import Hub, HubRules
+from gatewayd.core.hub.hub import Hub, HubRules
+from gatewayd.core.hub.methods import Methods
+from gatewayd.core.hub.upstream import MethodResult, Upstream
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.live_sessions import LiveSession, LiveSessions, SessionRules
-from gatewayd.core.methods import Methods
-from gatewayd.core.upstream import MethodResult, Upstream
 from gatewayd.errors import GatewayError
 from gatewayd.service import Gateway
 from gatewayd.transport.root import Root

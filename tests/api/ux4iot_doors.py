@@ -20,7 +20,7 @@ from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.access import ALL_ACTIONS, Principal
 from gatewayd.core.device_secrets import DeviceSecrets
 from gatewayd.core.devices import DeviceChange
-from gatewayd.core.hub import Hub, HubRules
+from gatewayd.core.hub.hub import Hub, HubRules
 from gatewayd.core.live_sessions import LiveSessions, SessionRules
 from gatewayd.core.model import Device, Event, Kind
 from gatewayd.core.queries import Filter, Replay

@@ -21,11 +21,11 @@ from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.api.ux4iot.recalls import Recalls
 from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.grants import Grant, Right
-from gatewayd.core.hub import Hub, HubRules, Watcher
+from gatewayd.core.hub.hub import Hub, HubRules, Watcher
+from gatewayd.core.hub.telemetry import Message
 from gatewayd.core.live_sessions import LiveSession, LiveSessions, SessionRules
 from gatewayd.core.model import Event, Kind
 from gatewayd.core.registry import Registry
-from gatewayd.core.telemetry import Message
 from gatewayd.transport.socketio.connection import Application, Connection
 from gatewayd.transport.socketio.packets import Batch, Prepared
 from gatewayd.transport.websocket import WebSocketLimits

@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from gatewayd.core.deadlines import Deadlines
+from gatewayd.core.hub.deadlines import Deadlines
 from gatewayd.errors import Unavailable
 from tests.core.bench import START, Bench, bounded
 from tests.core.hubbing import HubBench

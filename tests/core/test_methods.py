@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 
-from gatewayd.core.methods import LARGEST, MOST_AT_ONCE, Methods, to_result
+from gatewayd.core.hub.methods import LARGEST, MOST_AT_ONCE, Methods, to_result
+from gatewayd.core.hub.upstream import FOREIGN, Disabled, MethodResult, is_foreign
 from gatewayd.core.model import Command, Device
-from gatewayd.core.upstream import FOREIGN, Disabled, MethodResult, is_foreign
 from gatewayd.errors import (
     Denied,
     GatewayError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.core.shelf import Shelf
+from gatewayd.core.hub.shelf import Shelf
 
 
 @given(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.core import twin_limits
-from gatewayd.core.twin import Twin
+from gatewayd.core.hub import twin_limits
+from gatewayd.core.hub.twin import Twin
 from gatewayd.errors import Invalid
 
 #: 2026-01-01T00:00:00.123Z

@@ -10,10 +10,10 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.devices import DeviceChange
+from gatewayd.core.hub.twin import Twin
+from gatewayd.core.hub.twins import Twins
 from gatewayd.core.model import CommandDraft, Device, Event, GroupKind, Kind
 from gatewayd.core.queries import Filter
-from gatewayd.core.twin import Twin
-from gatewayd.core.twins import Twins
 from gatewayd.errors import Conflict, Denied, Invalid, NotFound, Superseded, Unavailable
 from tests.core.bench import Bench, Recorder, bounded, together
 from tests.core.delivery import Attached, attached, insert

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, capturedLogs
 
-from gatewayd.core.upstream import MethodResult
+from gatewayd.core.hub.upstream import MethodResult
 from gatewayd.device.iot_hub import (
     LARGEST,
     MALFORMED,

@@ -8,11 +8,11 @@ import attrs
 import msgspec
 
 from gatewayd.core.gateway import Core
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
+from gatewayd.core.hub.twin import Twin
+from gatewayd.core.hub.upstream import Disabled, Upstream, is_foreign
 from gatewayd.core.model import Device
 from gatewayd.core.shadow import LastValue
-from gatewayd.core.twin import Twin
-from gatewayd.core.upstream import Disabled, Upstream, is_foreign
 from gatewayd.errors import NotFound, Refused
 
 #: How Azure IoT Hub says that a device is connected.

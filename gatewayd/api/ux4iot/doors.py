@@ -19,7 +19,7 @@ from gatewayd.api.ux4iot.ingest_fields import classify, read_events
 from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.device_secrets import DeviceSecrets
 from gatewayd.core.gateway import Core
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
 from gatewayd.errors import TooLarge, Unavailable
 from gatewayd.transport.body import BodyRules
 from gatewayd.transport.request import GatewayRequest

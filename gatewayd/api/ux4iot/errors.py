@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from werkzeug.exceptions import HTTPException
 
-from gatewayd.core.upstream import Disabled
+from gatewayd.core.hub.upstream import Disabled
 from gatewayd.errors import (
     Denied,
     GatewayError,

@@ -13,9 +13,9 @@ from gatewayd.api.ux4iot.groups import Audience, Group
 from gatewayd.api.ux4iot.interests import Interest
 from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.core.grants import SUBSCRIBABLE, Right
-from gatewayd.core.hub import Hub
-from gatewayd.core.telemetry import Message
-from gatewayd.core.twin import Twin
+from gatewayd.core.hub.hub import Hub
+from gatewayd.core.hub.telemetry import Message
+from gatewayd.core.hub.twin import Twin
 from gatewayd.transport.socketio.packets import Batch
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.access import Action, Principal, Service
 from gatewayd.core.devices import DeviceChange
 from gatewayd.core.gateway import Core
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
+from gatewayd.core.hub.upstream import FOREIGN, is_foreign
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event
-from gatewayd.core.upstream import FOREIGN, is_foreign
 from gatewayd.errors import Denied, GatewayError, Invalid, NotFound, Unavailable
 
 #: Notifications by which it is known that another hub has created or deleted a device.

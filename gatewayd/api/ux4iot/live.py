@@ -20,7 +20,7 @@ from gatewayd.api.ux4iot.followers import Following
 from gatewayd.api.ux4iot.outlet import Outlet
 from gatewayd.api.ux4iot.recalls import Recalls
 from gatewayd.api.ux4iot.rules import Ux4IotRules
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
 from gatewayd.core.live_sessions import LiveSession, LiveSessions
 from gatewayd.core.registry import Registry
 from gatewayd.errors import GatewayError, NotFound

@@ -15,7 +15,7 @@ from gatewayd.api.ux4iot.delays import Delay
 from gatewayd.api.ux4iot.interests import Interest
 from gatewayd.api.ux4iot.wants import Wants
 from gatewayd.core.grants import Grant, Right
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
 from gatewayd.core.model import Device
 from gatewayd.core.registry import Registry
 from gatewayd.errors import GatewayError

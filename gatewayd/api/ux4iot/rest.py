@@ -29,11 +29,11 @@ from gatewayd.api.ux4iot.messages import timestamp
 from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.core.gateway import Core
 from gatewayd.core.grants import Grant, Right
-from gatewayd.core.hub import Hub
+from gatewayd.core.hub.hub import Hub
+from gatewayd.core.hub.methods import Methods
+from gatewayd.core.hub.upstream import Disabled, Upstream
 from gatewayd.core.live_sessions import LiveSession, LiveSessions
-from gatewayd.core.methods import Methods
 from gatewayd.core.shadow import LastValue
-from gatewayd.core.upstream import Disabled, Upstream
 from gatewayd.errors import GatewayError, NotFound
 from gatewayd.transport.census import Census
 from gatewayd.transport.cors import preflight

@@ -8,18 +8,18 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from twisted.internet.defer import Deferred
 
-from gatewayd.core import reserved, twin_limits
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.commands import Commands
+from gatewayd.core.hub import reserved, twin_limits
+from gatewayd.core.hub.shelf import Shelf
+from gatewayd.core.hub.twin import Twin
 from gatewayd.core.interfaces import Shadows
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import CommandDraft, Device, Entry, Event, Kind, scoped
 from gatewayd.core.notifications import Notifications
 from gatewayd.core.registry import Registry
 from gatewayd.core.shadow import StoredTwin
-from gatewayd.core.shelf import Shelf
 from gatewayd.core.timeline import Timeline
-from gatewayd.core.twin import Twin
 from gatewayd.errors import Conflict, Denied, Invalid, Unavailable
 
 Result = TypeVar("Result")

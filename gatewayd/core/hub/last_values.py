@@ -7,10 +7,10 @@ from itertools import islice
 
 import msgspec
 
+from gatewayd.core.hub.telemetry import Message
 from gatewayd.core.interfaces import Shadows
 from gatewayd.core.model import Device
 from gatewayd.core.shadow import LastValue
-from gatewayd.core.telemetry import Message
 from gatewayd.errors import Unavailable
 
 #: By device and key.

@@ -12,19 +12,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from gatewayd.core import reserved, telemetry
 from gatewayd.core.access import UNLIMITED, Scope
-from gatewayd.core.connection_states import ConnectionStates
 from gatewayd.core.gateway import Core
-from gatewayd.core.last_values import LastValues
+from gatewayd.core.hub import reserved, telemetry
+from gatewayd.core.hub.connection_states import ConnectionStates
+from gatewayd.core.hub.last_values import LastValues
+from gatewayd.core.hub.telemetry import Message as Message
+from gatewayd.core.hub.twin import Twin
+from gatewayd.core.hub.twins import Twins
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event, Kind
 from gatewayd.core.queries import Filter
 from gatewayd.core.shadow import ConnectionState, LastValue
-from gatewayd.core.telemetry import Message as Message
 from gatewayd.core.timeline import Subscription
-from gatewayd.core.twin import Twin
-from gatewayd.core.twins import Twins
 from gatewayd.errors import Unavailable
 
 _KINDS = frozenset({Kind.NOTIFICATION, Kind.COMMAND, Kind.ATTACHED, Kind.DETACHED})

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from gatewayd.core.deadlines import Deadlines
+from gatewayd.core.hub.deadlines import Deadlines
+from gatewayd.core.hub.telemetry import Message
 from gatewayd.core.interfaces import Store
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event
 from gatewayd.core.presence import Presence
 from gatewayd.core.queries import DeviceQuery
 from gatewayd.core.shadow import ConnectionState
-from gatewayd.core.telemetry import Message
 from gatewayd.errors import Unavailable
 
 #: ms after which it is kept that a connected device was heard again; until then the log says so.

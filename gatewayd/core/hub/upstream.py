@@ -37,7 +37,7 @@ class Upstream(Protocol):
     async def invoke(
         self, device_id: str, name: str, payload: bytes | None, connect: float, respond: float
     ) -> MethodResult:
-        """Invoke a method of a device; see :meth:`gatewayd.core.methods.Methods.invoke`."""
+        """Invoke a method of a device; see :meth:`gatewayd.core.hub.methods.Methods.invoke`."""
 
     async def twin(self, device_id: str) -> bytes:
         """Return the twin of a device, as the hub has it: a JSON object."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gatewayd.core import twin_limits
+from gatewayd.core.hub import twin_limits
 from gatewayd.core.shadow import StoredTwin
 from gatewayd.errors import Invalid
 
@@ -117,7 +117,7 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
 
         :param now: ms since the epoch.
         :raises Invalid: ``"twin"``, the path of what breaks a limit, and which; see
-            :mod:`gatewayd.core.twin_limits`.
+            :mod:`gatewayd.core.hub.twin_limits`.
         """
         version = self.desired.version + 1
         return self._next(desired=self.desired.patched(_DESIRED, patch, version, now))

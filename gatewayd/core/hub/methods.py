@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gatewayd.core.hub.upstream import Disabled, MethodResult, Upstream, is_foreign
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.model import Command
 from gatewayd.core.registry import Registry
-from gatewayd.core.upstream import Disabled, MethodResult, Upstream, is_foreign
 from gatewayd.errors import Denied, Invalid, NotFound, TooLarge, TooMany
 
 #: Bytes of a payload.

@@ -1,0 +1,1 @@
+"""The hub: what is known of devices between their messages, and what is asked of them."""
