@@ -10,10 +10,12 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import endpoints
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from gatewayd import __version__, configuration
+from gatewayd import __version__, configuration, log
 from gatewayd.configuration import Settings
 from gatewayd.core.tokens import decode_secret
 from gatewayd.errors import ConfigError
@@ -98,6 +100,29 @@ def check(settings: Settings) -> None:
             ) from None
 
 
+class Daemon(MultiService):
+    """Everything that runs; it brings its own log where nothing else was asked for.
+
+    :param logs: whether it does.
+    """
+
+    def __init__(self, *, logs: bool) -> None:
+        super().__init__()
+        self._logs = logs
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
+        """Become a part of twistd's application, whose log is begun after that."""
+        super().setServiceParent(parent)
+        if self._logs and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, log.text())
+
+
+def _wants_plain_log(twistd: Any) -> bool:
+    """Whether twistd would write text to stdout: its own observer would show secrets in it."""
+    to_stdout = twistd.get("nodaemon") and twistd.get("logfile") in (None, "-")
+    return bool(to_stdout and not twistd.get("syslog"))
+
+
 def makeService(options: Options) -> IService:
     """Return the daemon as a service."""
     from twisted.internet import reactor
@@ -105,7 +130,7 @@ def makeService(options: Options) -> IService:
     # Twisted's timers follow the time of day; a clock that is set must not fire or freeze them.
     reactor.seconds = time.monotonic  # type: ignore[attr-defined,method-assign]
     restrict_ciphers()
-    parent = MultiService()
+    parent = Daemon(logs=_wants_plain_log(options.parent or {}))
     gateway = Gateway(options["settings"], reactor)
     gateway.setServiceParent(parent)
     gateway.ready.addCallbacks(_settle, _failed, errbackArgs=(reactor,))

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "service": {"composition", "api", "transport", "core", "configuration", "errors"},
     "dev": {"service", "simulator", "client", "configuration", "core", "errors", ""},
-    "tap": {"service", "dev", "configuration", "transport", "core", "errors", ""},
+    "tap": {"service", "dev", "configuration", "log", "transport", "core", "errors", ""},
     "configuration": {"errors"},
     "openapi": set(),
     "log": {"configuration"},

@@ -31,8 +31,8 @@ from gatewayd.log import threshold
 from gatewayd.transport.websocket import WebSocketLimits
 
 _NO_LEVELS = (
-    "The log of this daemon has no levels. Start it with --logger=gatewayd.log.text or "
-    "--logger=gatewayd.log.json_lines."
+    "The log of this daemon has no levels. Start it without --logfile and --syslog, or with "
+    "--logger=gatewayd.log.text or --logger=gatewayd.log.json_lines."
 )
 
 

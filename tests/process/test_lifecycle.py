@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest_twisted
 import treq
 from twisted.web.client import Agent
 
+from tests.api.web import request
 from tests.harness import ADMIN, PASSWORD
 from tests.process.daemon import JWT_SECRET, PATIENCE, Daemon, Process, reactor, succeed
 from tests.process.load import NAME, check_sequences, history
@@ -254,6 +256,34 @@ async def test_json_log(daemon: Daemon) -> None:
     assert any("serving devicehive" in line["msg"] for line in lines)
     assert lines[-1]["msg"]
     assert daemon.process.stderr == ""
+
+
+@pytest_twisted.ensureDeferred
+async def test_own_text_log(daemon: Daemon) -> None:
+    """Where nothing else is asked for, the log is the gateway's own, in which levels count."""
+    await daemon.start()
+    await daemon.terminate()
+    lines = [line for line in daemon.process.stdout.splitlines() if line.strip()]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z (info |warn ) \[", line) for line in lines)
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 204), (["--logfile=log"], 501)])
+@pytest_twisted.ensureDeferred
+async def test_log_level(daemon: Daemon, options: list[str], status: int) -> None:
+    """The level can be changed while it runs, unless the log is another's."""
+    daemon.arguments = ["--dev", "--data", "data"]
+    for listener in ("listen.0", "listen.1"):
+        daemon.arguments += ["--set", f"{listener}.endpoint=tcp:0:interface=127.0.0.1"]
+    daemon.twistd_options += options
+    process = daemon.spawn()
+    await process.until(lambda: "Copy any" in process.stdout or None, "ready")
+    found = re.search(r"Endpoint=http://127\.0\.0\.1:(\d+)", process.stdout)
+    assert found is not None
+    key = (daemon.home / "data" / "ux4iot-key").read_text().strip()
+    answer = await request(int(found[1]), "PUT", "/logLevel/error", Shared_Access_Key=key)
+    assert answer.code == status
+    await daemon.terminate()
+    assert "stopping" not in process.stdout
 
 
 @pytest_twisted.ensureDeferred
