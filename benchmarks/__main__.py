@@ -8,6 +8,7 @@ from importlib import import_module
 #: The commands; each module has ``run(argv)``, which gets the arguments after the command.
 COMMANDS = {
     "echo": "benchmarks.echo",
+    "fanout": "benchmarks.fanout",
     "link": "benchmarks.link",
     "messages": "benchmarks.messages",
     "relay": "benchmarks.relay",
