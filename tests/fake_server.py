@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.client import Message
 
-SECONDS = 10  # after which a test fails
+SECONDS = 30  # after which a test fails
 PASSWORD = "pass word"
 FAILED = {"status": "error", "code": 401, "error": "Invalid credentials"}
 

@@ -23,7 +23,7 @@ ADMIN = "dhadmin"
 PASSWORD = "dhadmin_#911"
 SECRET = "devicehive"
 #: Seconds that anything may take before the test fails.
-PATIENCE = 10.0
+PATIENCE = 30.0
 _DEVICEHIVE = DeviceHive(jwt_secret=Secret(SECRET), admin_password=Secret(PASSWORD))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gatewayd import configuration
-from gatewayd.configuration import IotKit, Listen, Secret, Storage
+from gatewayd.configuration import IotKit, Listen, Secret, Storage, Ux4Iot
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.settings import LISTS, TABLES
 from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_UX4IOT, Files, look_up
@@ -407,8 +407,9 @@ def test_example_in_comments_loads(files: Files) -> None:
     example = Path(__file__).parents[2] / "etc" / "gatewayd.toml"
     for name in ("jwt-secret", "admin-password", "relay-client-secret"):
         files.write(name, "00ff" * 16)
-    for name in ("iotkit-password", "iotkit-activation-code"):
+    for name in ("iotkit-password", "iotkit-activation-code", "ux4iot-key", "ux4iot-key-2"):
         files.write(name, "long enough")
+    files.write("iot-hub", "HostName=hub.example;SharedAccessKeyName=service;SharedAccessKey=AA==")
     files.write_keys()
     files.write("iotkit-database", "postgresql://db.example/iot")
     settings = files.load(re.sub("(?m)^#(?! |$)", "", example.read_text()))
@@ -421,3 +422,8 @@ def test_example_in_comments_loads(files: Files) -> None:
     assert iotkit.actuation_lifetime == defaults.actuation_lifetime
     assert iotkit.bindings is not None
     assert iotkit.bindings.flavour == "table"
+    ux4iot, unsaid = settings.ux4iot, Ux4Iot()
+    assert (ux4iot.path, ux4iot.custom_connection_state_key) == ("/ux4iot", "online")
+    assert ux4iot.connection_state_on_telemetry == unsaid.connection_state_on_telemetry
+    assert ux4iot.connection_state_ttl == unsaid.connection_state_ttl
+    assert ux4iot.throttling_interval == unsaid.throttling_interval

@@ -29,7 +29,7 @@ from gatewayd.device.rules import HttpRules
 reactor: Any = _reactor
 log: Any = globalLogPublisher
 LOCAL = "127.0.0.1"
-SECONDS = 10  # after which a test fails
+SECONDS = 30  # after which a test fails
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -25,7 +25,7 @@ reactor: Any = _reactor
 Found = TypeVar("Found")
 
 #: Seconds that anything may take before the test fails.
-PATIENCE = 15.0
+PATIENCE = 60.0
 JWT_SECRET = "cHJvY2VzcyB0ZXN0cyBzaWduIHRoZWlyIHRva2VucyB3aXRoIHRoaXMga2V5Li4u"
 TWISTD = Path(sys.executable).parent / "twistd"
 

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 START = 1_700_000_000_000
 HOUR = 3_600_000
 #: No wait of a test is longer (s).
-PATIENCE = 20
+PATIENCE = 60
 ALL = frozenset(Kind)
 
 

@@ -33,7 +33,7 @@ from gatewayd.transport.websocket import (
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MASK = b"\x37\xfa\x21\x3d"
-SECONDS = 10  # after which a test on real sockets fails
+SECONDS = 30  # after which a test on real sockets fails
 
 Frame = tuple[int, bytes]
 
