@@ -110,7 +110,7 @@ class Daemon(MultiService):
         super().__init__()
         self._logs = logs
 
-    def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
+    def setServiceParent(self, parent: Any) -> None:
         """Become a part of twistd's application, whose log is begun after that."""
         super().setServiceParent(parent)
         if self._logs and isinstance(parent, Componentized):

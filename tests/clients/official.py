@@ -19,7 +19,7 @@ from devicehive import ApiResponseError, DeviceHive, Handler
 from twisted.internet.threads import deferToThread
 
 #: Seconds that anything may take before the test fails.
-PATIENCE = 60.0
+PATIENCE = 25.0
 _CALM = {
     "ws": {"event_queue_sleep_time": 0.002, "response_sleep_time": 0.002},
     "http": {"events_queue_sleep_time": 0.002},
