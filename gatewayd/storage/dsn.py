@@ -33,6 +33,14 @@ class Dsn:
             raise ConfigError("this is no URL of a PostgreSQL database") from None
         self._parameters = _DEFAULTS | given | {"client_encoding": "UTF8"}
 
+    @property
+    def place(self) -> str:
+        """Where it is, for messages: without what would let anybody in."""
+        host, port, name = (self._parameters.get(key, "") for key in ("host", "port", "dbname"))
+        return f"{name or 'of the default name'} at {host or 'the local socket'}" + (
+            f":{port}" if port else ""
+        )
+
     async def parameters(self, name: str, reactor: Any, patience: float) -> dict[str, str]:
         """Return what a connection is made with, its hosts looked up.
 

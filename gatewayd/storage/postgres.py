@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectionClosed
 from txpostgres import txpostgres
 
@@ -23,8 +23,19 @@ _END = """
 """
 
 
+# Of these, the ones that say that all was undone and may be done again: a deadlock.
+_UNDONE = "40"
+
+
 class Lost(Exception):
-    """The connection is gone; nobody knows what became of a statement that was under way."""
+    """The connection is gone; nobody knows what became of a statement that was under way.
+
+    :ivar undone: the server did say that nothing became of it, nor of its transaction.
+    """
+
+    def __init__(self, text: str, *, undone: bool = False) -> None:
+        super().__init__(text)
+        self.undone = undone
 
 
 class Refused(Exception):
@@ -128,17 +139,33 @@ class Session:
 
         :raises Refused: the server does not take it. :raises Lost: the session is lost.
         """
+        rows, _ = await self.execute(statement, parameters)
+        return rows
+
+    async def execute(
+        self, statement: str, parameters: dict[str, Any] | tuple[Any, ...] | None
+    ) -> tuple[list[tuple[Any, ...]], int]:
+        """Run a statement and return its rows, if it gives any, and how many rows it was about.
+
+        Of several statements in one, that is the last one's.
+
+        :raises Refused: the server does not take it. :raises Lost: the session is lost.
+        """
         if self._closed:
             raise Lost("closed")
         self.busy = True
-        rows: list[tuple[Any, ...]]
         try:
-            rows = await self._answer(self._connection.runQuery(statement, parameters))
+            answer: tuple[list[tuple[Any, ...]], int] = await self._answer(
+                maybeDeferred(self._ask, statement, parameters)
+            )
         except Refused:
             self.busy = False
             raise
         self.busy = False
-        return rows
+        return answer
+
+    def _ask(self, statement: str, parameters: Any) -> Any:
+        return self._connection.cursor().execute(statement, parameters).addCallback(_fetched)
 
     async def terminate(self, names: list[str]) -> None:
         """Have the server end its part of sessions that are lost; return when there is none.
@@ -169,7 +196,7 @@ class Session:
             if error.pgcode is not None and not error.pgcode.startswith(_TROUBLES):
                 raise Refused(text) from None
             self._end()
-            raise Lost(text) from None
+            raise Lost(text, undone=(error.pgcode or "").startswith(_UNDONE)) from None
         except ValueError as error:
             # What has no place in a text of the database: NUL, half a surrogate pair.
             raise Refused(type(error).__name__) from None
@@ -190,3 +217,8 @@ class Session:
             # First: who waits for an answer takes another session when this one fails it.
             self._lost(self)
             self._connection.close()
+
+
+def _fetched(cursor: Any) -> tuple[list[tuple[Any, ...]], int]:
+    """Take what a statement gave; that fails when the connection was closed since it was done."""
+    return cursor.fetchall() if cursor.description else [], cursor.rowcount

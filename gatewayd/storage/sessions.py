@@ -23,6 +23,7 @@ class Sessions:
     :param patience: seconds until the server has to answer anything.
     :param free: called when a session may be taken.
     :param away: called with the reason when the last session is gone and none can be opened.
+    :param name: what the log calls the database.
     """
 
     log = Logger()
@@ -36,6 +37,7 @@ class Sessions:
         *,
         free: Callable[[], None],
         away: Callable[[str], None],
+        name: str = "the dashboard's database",
     ) -> None:
         self._dsn = dsn
         self._width = width
@@ -43,6 +45,7 @@ class Sessions:
         self._reactor = reactor
         self._call_free = free
         self._call_away = away
+        self._name = name
         self._running = False
         self._open: set[Session] = set()
         self._idle: list[Session] = []
@@ -155,7 +158,7 @@ class Sessions:
             session.close()
             return
         if self.reason is not None:
-            self.log.info("the dashboard's database answers again")
+            self.log.info("{name} answers again", name=self._name)
         self.reason = None
         self._open.add(session)
         self._idle.append(session)
@@ -166,7 +169,7 @@ class Sessions:
             return
         before, self.reason = self.reason, reason
         if reason != before:
-            self.log.warn("the dashboard's database is not reached: {reason}", reason=reason)
+            self.log.warn("{name} is not reached: {reason}", name=self._name, reason=reason)
         if before is None:
             self._call_away(reason)
 

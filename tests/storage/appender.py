@@ -16,16 +16,18 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from gatewayd.core.interfaces import Store
 from gatewayd.core.model import CommandDraft, Device, Entry, Kind
 from gatewayd.core.model import GroupKind as Group
 from gatewayd.core.shadow import StoredTwin
+from gatewayd.storage.pg.store import PostgresStore
 from gatewayd.storage.sqlite import SQLiteStore
 
 DEVICES = ("A", "B", "C")
 WRITERS = 8
 
 
-async def furnish(store: SQLiteStore) -> list[Device]:
+async def furnish(store: Store) -> list[Device]:
     """Find or make the devices."""
     if await store.device(DEVICES[0]) is None:
         network = await store.insert_group(Group.NETWORK, "n", None)
@@ -37,7 +39,7 @@ async def furnish(store: SQLiteStore) -> list[Device]:
     return [device for device in found if device is not None]
 
 
-async def write(store: SQLiteStore, device: Device, label: str) -> None:
+async def write(store: Store, device: Device, label: str) -> None:
     """Append one event after the other."""
     for number in count():
         key = f"{label}-{number}"
@@ -49,7 +51,7 @@ async def write(store: SQLiteStore, device: Device, label: str) -> None:
         os.write(1, f"{device.id} {event.seq} {key}\n".encode())
 
 
-async def change_twin(store: SQLiteStore, device: Device) -> None:
+async def change_twin(store: Store, device: Device) -> None:
     """Go on changing the twin where it ended."""
     known = await store.twin(device.uid)
     for version in count(1 if known is None else known.version + 1):
@@ -58,9 +60,20 @@ async def change_twin(store: SQLiteStore, device: Device) -> None:
         await store.append(Entry(device=device, kind=Kind.NOTIFICATION, name=name, twin=twin))
 
 
-async def main(path: Path, label: str) -> None:
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+def store_at(place: str) -> Store:
+    """Return the store of a database's URL, or of a file."""
+    if place.startswith("postgresql:"):
+        return PostgresStore(place, reactor, now)
+    return SQLiteStore(Path(place), reactor, now)
+
+
+async def main(place: str, label: str) -> None:
     """Start all writers."""
-    store = SQLiteStore(path, reactor, lambda: int(time.time() * 1000))  # type: ignore[arg-type]
+    store = store_at(place)
     await store.start()
     for device in await furnish(store):
         Deferred.fromCoroutine(change_twin(store, device))
@@ -71,6 +84,6 @@ async def main(path: Path, label: str) -> None:
 if __name__ == "__main__":
     signal.alarm(30)
     reactor.callWhenRunning(  # type: ignore[attr-defined]
-        lambda: Deferred.fromCoroutine(main(Path(sys.argv[1]), sys.argv[2]))
+        lambda: Deferred.fromCoroutine(main(sys.argv[1], sys.argv[2]))
     )
     reactor.run()  # type: ignore[attr-defined]

@@ -6,16 +6,13 @@ from itertools import product
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.model import Entry, Event, GroupKind, Kind, message_id, message_seq
+from gatewayd.core.model import Entry, Event, GroupKind, Kind
 from gatewayd.core.queries import Filter, Replay
 from tests.storage.store_bench import ALL, START, Rig, bounded, rising, seqs, together
 
 NOTES = frozenset({Kind.NOTIFICATION})
-LAST = 2**31 - 2
 
 
 async def varied(rig: Rig) -> list[Event]:
@@ -208,20 +205,3 @@ class ReplayConformance:
         page = await rig.store.read(Replay(filter=Filter(kinds=ALL), since=0, now=START))
         assert (page.events, page.complete) == ([], True)
         assert await rig.store.horizon() == 0
-
-    @given(stream=st.integers(1, 2**40), seq=st.integers(1, LAST))
-    def test_message_ids(self, stream: int, seq: int) -> None:
-        """Every sequence number has its own public id, from which it is found again."""
-        public = message_id(stream, seq)
-        assert 1 <= public <= 2**31 - 1
-        assert message_seq(stream, public) == seq
-
-    @given(stream=st.integers(1, 2**40), public=st.integers(-(2**40), 2**40))
-    def test_public_ids(self, stream: int, public: int) -> None:
-        """Every public id is that of one sequence number, or of none."""
-        seq = message_seq(stream, public)
-        assert 0 <= seq <= LAST
-        if 1 <= public <= 2**31 - 1:
-            assert message_id(stream, seq) == public
-        else:
-            assert seq == 0

@@ -1,0 +1,267 @@
+"""The reading half of the log in PostgreSQL: replay, lists, messages, and what retention drops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from gatewayd.core.model import Command, Delivery, Device, Event, Kind
+from gatewayd.core.queries import Filter, Listing, Page, Pending, Replay
+from gatewayd.storage.pg.tx import Tx
+
+_EVENT = (
+    "e.position, e.stream, e.seq, e.ts, e.stamp, e.kind, e.name, e.body, e.network, e.type, e.ref"
+)
+_COMMAND = (
+    "c.stream, c.seq, c.name, c.network, c.type, c.ts, c.stamp, c.updated, c.user_id, "
+    "c.parameters, c.lifetime, c.status, c.result, c.changed"
+)
+_COLUMNS = len(_EVENT.split(","))
+_TABLES = (
+    "event e JOIN device d ON d.uid = e.stream "
+    "LEFT JOIN command c ON c.stream = e.stream AND c.seq = e.ref AND e.kind IN (2, 3)"
+)
+_JOIN = f"SELECT {_EVENT}, d.id, {_COMMAND} FROM {_TABLES}"
+
+
+class _Snapshot(msgspec.Struct):
+    """The body of a COMMAND_UPDATE event: the command's answer as it was then."""
+
+    status: str | None
+    result: msgspec.Raw
+
+
+def _command(row: Sequence[Any], device: str) -> Command:
+    return Command(
+        stream=row[0], seq=row[1], device=device, name=row[2], network=row[3], type=row[4],
+        ts=row[5], stamp=row[6], updated=row[7], user=row[8], parameters=row[9], lifetime=row[10],
+        status=row[11], result=row[12], changed=row[13],
+    )  # fmt: skip
+
+
+def _event(row: Sequence[Any]) -> Event:
+    """Build an event from a row of ``_JOIN``, for updates with the command as it was then."""
+    kind = Kind(row[5])
+    command = None
+    if row[_COLUMNS + 1] is not None:
+        command = _command(row[_COLUMNS + 1 :], row[_COLUMNS])
+        if kind is Kind.COMMAND_UPDATE:
+            then = msgspec.json.decode(row[7], type=_Snapshot)
+            result = bytes(then.result)
+            command = msgspec.structs.replace(
+                command,
+                status=then.status,
+                result=None if result == b"null" else result,
+                updated=row[3],
+            )
+    return Event(
+        position=row[0], stream=row[1], seq=row[2], ts=row[3], stamp=row[4], kind=kind,
+        name=row[6], body=row[7], network=row[8], type=row[9], device=row[_COLUMNS],
+        command=command,
+    )  # fmt: skip
+
+
+def _conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
+    """Translate a filter to SQL."""
+    where = ["e.kind = ANY(%s::bigint[])"]
+    values: list[Any] = [[int(kind) for kind in wanted.kinds]]
+    for column, type_, allowed in (
+        ("e.network", "bigint", wanted.networks),
+        ("e.type", "bigint", wanted.types),
+        ("e.name", "text", wanted.names),
+    ):
+        if allowed is not None:
+            where.append(f"{column} = ANY(%s::{type_}[])")
+            values.append([*allowed])
+    return where, values
+
+
+async def read(tx: Tx, replay: Replay) -> Page:
+    """Return the next page of a replay.
+
+    Within one device the cursor is the sequence number, over several devices the position.
+    """
+    where, values = _conditions(replay.filter)
+    cursor = await _start(tx, replay) if replay.cursor is None else replay.cursor
+    if replay.filter.stream is None:
+        where[:0] = ["e.position > %s", "e.ts > %s"]
+        values[:0] = [cursor, replay.since]
+        order = "e.position"
+    else:
+        where[:0] = ["e.stream = %s", "e.seq > %s", "e.network <> 0"]
+        values[:0] = [replay.filter.stream, cursor]
+        order = "e.seq"
+    where.append("(e.kind <> 2 OR coalesce(c.lifetime, 0) = 0 OR e.ts + c.lifetime * 1000 > %s)")
+    # A command whose row retention has dropped cannot be shown any more.
+    where.append("(e.kind NOT IN (2, 3) OR c.seq IS NOT NULL)")
+    rows = await tx.rows(
+        f"{_JOIN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s",
+        *values, replay.now, replay.limit,
+    )  # fmt: skip
+    events, cut = _page(rows, replay.bytes)
+    if events:
+        cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
+    complete = len(events) < replay.limit and not cut
+    return Page(events=events, cursor=cursor, complete=complete)
+
+
+def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
+    """Return the events of rows until they hold more than ``most`` bytes, and whether they did."""
+    events: list[Event] = []
+    size = 0
+    for row in rows:
+        events.append(_event(row))
+        size += events[-1].size
+        if size > most:
+            return events, True
+    return events, False
+
+
+async def _start(tx: Tx, replay: Replay) -> int:
+    """Return the cursor of the last event that a replay does not want."""
+    if replay.filter.stream is None:
+        # One statement: an event that is committed meanwhile is either the first one or behind.
+        # With the sum, the index on positions is of no use: it would be walked from its beginning,
+        # where the one on ts has only what will be read anyway.
+        rows = await tx.rows(
+            "SELECT coalesce((SELECT min(position + 0) - 1 FROM event WHERE ts > %s), "
+            "(SELECT max(position) FROM event), 0)",
+            replay.since,
+        )
+    else:
+        # Times grow with the sequence, so going down from the end touches only what is wanted.
+        rows = await tx.rows(
+            "SELECT seq FROM event WHERE stream = %s AND ts <= %s ORDER BY seq DESC LIMIT 1",
+            replay.filter.stream, replay.since,
+        )  # fmt: skip
+    return rows[0][0] if rows else 0
+
+
+async def between(tx: Tx, after: int, until: int) -> list[Event]:
+    """Return the events of some positions, in order."""
+    rows = await tx.rows(
+        f"{_JOIN} WHERE e.position > %s AND e.position <= %s ORDER BY e.position", after, until
+    )
+    return [_event(row) for row in rows]
+
+
+async def keyed(tx: Tx, keys: list[str]) -> dict[str, Event]:
+    """Return the events that were recorded under idempotency keys and are still there."""
+    rows = await tx.rows(
+        f"SELECT i.key, {_EVENT}, d.id, {_COMMAND} FROM idempotency i "
+        f"JOIN ({_TABLES}) ON e.stream = i.stream AND e.seq = i.seq "
+        "WHERE i.key = ANY(%s::text[])",
+        keys,
+    )
+    return {row[0]: _event(row[1:]) for row in rows}
+
+
+async def horizon(tx: Tx) -> int:
+    """Return the ms up to which retention has dropped events."""
+    rows = await tx.rows("SELECT value FROM meta WHERE name = 'horizon'")
+    return rows[0][0] if rows else 0
+
+
+async def notification(tx: Tx, device: Device, seq: int) -> Event | None:
+    """Return one notification."""
+    rows = await tx.rows(
+        f"{_JOIN} WHERE e.stream = %s AND e.seq = %s AND e.kind = 1", device.uid, seq
+    )
+    return _event(rows[0]) if rows else None
+
+
+_SORT = {"timestamp": "stamp", "name": "name", "status": "status"}
+
+
+def _listed(listing: Listing, alias: str) -> tuple[str, list[Any]]:
+    """Return the conditions, ORDER BY and LIMIT of a listing."""
+    where = [f"{alias}.stream = %s"]
+    values: list[Any] = [listing.stream]
+    for condition, value in (
+        ("{}.stamp >= %s", listing.start),
+        ("{}.stamp <= %s", listing.end),
+        ("{}.name = %s", listing.name),
+        # Only the case of ASCII letters makes no difference.
+        ('lower({}.status) = lower(%s COLLATE "C")', listing.status),
+    ):
+        if value is not None:
+            where.append(condition.format(alias))
+            values.append(value)
+    way = "DESC NULLS LAST" if listing.order.descending else "ASC NULLS FIRST"
+    plain = way.split()[0]  # as the index has it, in which nothing is NULL
+    sort = _SORT[listing.order.field or "timestamp"]
+    first = f"{alias}.status {way}, " if sort == "status" else ""
+    first = f"{alias}.name {plain}, " if sort == "name" else first
+    # Equal keys keep the order of insertion, and descending is the exact reverse.
+    order = f"{first}{alias}.stamp {plain}, {alias}.seq {plain}"
+    values.extend((listing.order.take, listing.order.skip))
+    return f"{' AND '.join(where)} ORDER BY {order} LIMIT %s OFFSET %s", values
+
+
+async def notifications(tx: Tx, listing: Listing) -> list[Event]:
+    """List the notifications of a device."""
+    rest, values = _listed(listing, "e")
+    return [_event(row) for row in await tx.rows(f"{_JOIN} WHERE e.kind = 1 AND {rest}", *values)]
+
+
+async def command(tx: Tx, device: Device, seq: int) -> Command | None:
+    """Return one command."""
+    rows = await tx.rows(
+        f"SELECT {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
+        "WHERE c.stream = %s AND c.seq = %s",
+        device.uid, seq,
+    )  # fmt: skip
+    return _command(rows[0], device.id) if rows else None
+
+
+async def commands(tx: Tx, listing: Listing) -> list[Command]:
+    """List the commands of a device."""
+    rest, values = _listed(listing, "c")
+    rows = await tx.rows(
+        f"SELECT d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream WHERE {rest}",
+        *values,
+    )
+    return [_command(row[1:], row[0]) for row in rows]
+
+
+async def to_update(tx: Tx, keys: list[tuple[int, int]]) -> dict[tuple[int, int], Command]:
+    """Lock commands and return them by stream and seq, without the ids of their devices."""
+    rows = await tx.rows(
+        f"SELECT {_COMMAND} FROM command c "
+        "WHERE (c.stream, c.seq) IN (SELECT * FROM unnest(%s::bigint[], %s::bigint[])) "
+        "ORDER BY c.stream, c.seq FOR UPDATE",
+        [stream for stream, _ in keys], [seq for _, seq in keys],
+    )  # fmt: skip
+    return {(row[0], row[1]): _command(row, "") for row in rows}
+
+
+async def pending(tx: Tx, query: Pending) -> list[Event]:
+    """Return the insertions of the commands that wait for their device, oldest first."""
+    where = [
+        "c.stream = %s",
+        "c.seq > %s",
+        "c.delivery < 2",
+        "c.delivery < %s",
+        "NOT c.changed",
+        "c.ts <= %s",
+        "(coalesce(c.lifetime, 0) = 0 OR c.ts + c.lifetime * 1000 > %s)",
+    ]
+    values: list[Any] = [
+        query.stream,
+        query.after,
+        int(Delivery.CONFIRMED if query.pushed else Delivery.PUSHED),
+        query.until,
+        query.now,
+    ]
+    if query.names is not None:
+        where.append("c.name = ANY(%s::text[])")
+        values.append([*query.names])
+    rows = await tx.rows(
+        f"SELECT {_EVENT}, d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
+        "JOIN event e ON e.stream = c.stream AND e.seq = c.seq "
+        f"WHERE {' AND '.join(where)} ORDER BY c.seq LIMIT %s",
+        *values, query.limit,
+    )  # fmt: skip
+    return _page(rows, query.bytes)[0]

@@ -1,0 +1,78 @@
+"""The live sessions that were granted something, in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from gatewayd.core.grants import Grant, Right, SessionChange, StoredSession
+from gatewayd.storage.pg import arrays
+from gatewayd.storage.pg.digests import digest
+from gatewayd.storage.pg.tx import Tx
+
+
+async def every(tx: Tx) -> list[StoredSession]:
+    """List all of them. One statement: nothing changes while they are read."""
+    flags: dict[str, tuple[bool, bool]] = {}
+    granted: dict[str, set[Grant]] = {}
+    subscribed: dict[str, set[Grant]] = {}
+    for id_, by_grant, met, subscription, device, access, selector in await tx.rows(
+        "SELECT s.id, s.by_grant, s.met, g.subscribed, g.device, g.access, g.selector "
+        "FROM live_session s LEFT JOIN live_session_grant g ON g.session = s.id ORDER BY s.id"
+    ):
+        flags[id_] = (by_grant, met)
+        if device is not None:
+            grants = subscribed if subscription else granted
+            grant = Grant(device=device, right=Right(access), selector=selector)
+            grants.setdefault(id_, set()).add(grant)
+    return [
+        StoredSession(
+            id=id_, by_grant=by_grant, met=met,
+            grants=frozenset(granted.get(id_, ())),
+            subscriptions=frozenset(subscribed.get(id_, ())),
+        )
+        for id_, (by_grant, met) in flags.items()
+    ]  # fmt: skip
+
+
+def size(change: SessionChange) -> int:
+    """Return about how many bytes it holds in memory."""
+    sets = (change.granted, change.revoked, change.subscribed, change.unsubscribed)
+    return 256 + sum(
+        128 + len(grant.device) + len(grant.selector or "") for grants in sets for grant in grants
+    )
+
+
+async def change(tx: Tx, wanted: SessionChange) -> None:
+    """Change one, or store it."""
+    await tx.run(
+        "INSERT INTO live_session (id, by_grant, met) VALUES (%s, %s, %s) "
+        "ON CONFLICT (id) DO UPDATE SET by_grant = excluded.by_grant, met = excluded.met",
+        wanted.id, wanted.by_grant, wanted.met,
+    )  # fmt: skip
+    gone = [*_rows(wanted.id, False, wanted.revoked), *_rows(wanted.id, True, wanted.unsubscribed)]
+    if gone:
+        await tx.run(
+            "DELETE FROM live_session_grant WHERE place = ANY(%s::bytea[])",
+            [row[0] for row in gone],
+        )
+    new = [*_rows(wanted.id, False, wanted.granted), *_rows(wanted.id, True, wanted.subscribed)]
+    await arrays.write(
+        tx,
+        "INSERT INTO live_session_grant (place, session, subscribed, device, access, selector) "
+        "SELECT * FROM unnest(%s::bytea[], %s::text[], %s::boolean[], %s::text[], %s::text[], "
+        "%s::text[]) ON CONFLICT (place) DO NOTHING",
+        new,
+    )
+
+
+def _rows(session: str, subscribed: bool, grants: Collection[Grant]) -> list[tuple[Any, ...]]:
+    columns = [
+        (session, subscribed, grant.device, grant.right.value, grant.selector) for grant in grants
+    ]
+    return [(digest(*row), *row) for row in columns]
+
+
+async def drop(tx: Tx, ids: Sequence[str]) -> None:
+    """Forget some with all that was granted to them."""
+    await tx.run("DELETE FROM live_session WHERE id = ANY(%s::text[])", [*ids])
