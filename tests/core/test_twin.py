@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -205,14 +204,6 @@ def test_document() -> None:
         "desired": {"lamp": {"on": True}, "$version": 2},
         "reported": {"lamp": {"on": False}, "list": [1, {"a": None}], "$version": 2},
     }
-
-
-def test_etag() -> None:
-    """Every state has another etag, which is base64."""
-    first, second = Twin(), Twin().patched_desired({}, NOW)
-    assert first.etag == "AAAAAAAAAAE="
-    assert second.etag == "AAAAAAAAAAI="
-    assert int.from_bytes(base64.b64decode(second.etag), "big") == second.version
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any
@@ -104,11 +103,6 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
     def stored(self) -> StoredTwin:
         """Return it as it is stored."""
         return StoredTwin(version=self.revision, document=msgspec.json.encode(self))
-
-    @property
-    def etag(self) -> str:
-        """A name of this state of the twin."""
-        return b64encode(self.version.to_bytes(8, "big")).decode()
 
     def patched_desired(self, patch: dict[str, Any], now: int) -> Twin:
         """Return it with a patch of the desired properties merged in.
