@@ -26,6 +26,7 @@ from gatewayd.core.interfaces import Store
 from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
 from gatewayd.core.tokens import TokenAuthority, decode_secret
+from gatewayd.storage.pg.store import PostgresStore
 from gatewayd.storage.sqlite import SQLiteStore
 from gatewayd.transport.links.lines import SocketLines
 from gatewayd.transport.links.ports import PortPool
@@ -131,6 +132,9 @@ def _place(port: IListeningPort) -> Address | None:
 
 def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:
     pending = settings.limits.pending_writes
+    if settings.storage.is_shared:
+        assert settings.storage.url is not None
+        return PostgresStore(settings.storage.url.reveal(), reactor, wall, pending=pending)
     return SQLiteStore(settings.storage.path, reactor, wall, pending=pending)
 
 

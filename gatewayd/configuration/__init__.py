@@ -18,6 +18,7 @@ from gatewayd.configuration.data_directory import (
 )
 from gatewayd.configuration.iotkit import IotKit, IotKitAccount, IotKitBindings
 from gatewayd.configuration.loading import dev, load
+from gatewayd.configuration.node import Node
 from gatewayd.configuration.relaying import CloudRelay, Issuer, OAuth, OAuthClient
 from gatewayd.configuration.section import REDACTED, File, Secret
 from gatewayd.configuration.settings import (
@@ -54,6 +55,7 @@ __all__ = [
     "Issuer",
     "Limits",
     "Listen",
+    "Node",
     "OAuth",
     "OAuthClient",
     "Secret",

@@ -10,6 +10,7 @@ from msgspec import NODEFAULT, Struct
 from msgspec.inspect import Field, ListType, LiteralType, Metadata, StructType, Type, UnionType
 
 from gatewayd.configuration.headers import parse_request_headers, parse_response_headers
+from gatewayd.configuration.names import parse_node_name, parse_uuid
 from gatewayd.configuration.nets import parse_ip, parse_networks, parse_port_range, parse_ports
 from gatewayd.configuration.problems import quoted, shown
 from gatewayd.configuration.quantities import (
@@ -26,7 +27,6 @@ from gatewayd.configuration.urls import (
     parse_url,
     parse_url_path,
 )
-from gatewayd.configuration.uuids import parse_uuid
 
 #: An item of a list that stands for everything, alone.
 ALL = "*"
@@ -164,6 +164,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "IP address": parse_ip,
     "UUID": parse_uuid,
     "host and port": parse_host_and_port,
+    "node name": parse_node_name,
     "networks": parse_networks,
     "ports": parse_ports,
     "port range": parse_port_range,

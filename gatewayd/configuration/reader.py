@@ -17,15 +17,14 @@ from typing import Any, TypeVar
 from gatewayd.configuration.document import Table
 from gatewayd.configuration.iotkit import IotKit, check_postgresql_url
 from gatewayd.configuration.keys import Key, keys
+from gatewayd.configuration.node import Node
 from gatewayd.configuration.problems import Problems, key_path, quoted, shown
 from gatewayd.configuration.relaying import CloudRelay, OAuth
 from gatewayd.configuration.section import File, Secret, Section
 from gatewayd.configuration.settings import (
     APIS,
-    LATER,
-    LATER_TABLES,
     SECTIONS,
-    SQLITE_URLS,
+    STORE_URLS,
     TABLES,
     TOKEN_APIS,
     DeviceHive,
@@ -35,12 +34,14 @@ from gatewayd.configuration.settings import (
     Service,
     Settings,
     Storage,
-    sqlite_url,
+    store_url,
 )
 from gatewayd.configuration.ux4iot import Ux4Iot
 
 #: The fewest characters of what a program or a device shows to get a token.
 SHORTEST_SECRET = 8
+#: The fewest of what nodes know each other by: who has it, is one of them.
+SHORTEST_CLUSTER_KEY = 16
 
 _S = TypeVar("_S", bound=Section)
 
@@ -63,12 +64,11 @@ class Reader:
         :raises ConfigError: there is any problem, found here or before.
         """
         for name in document:
-            if name in LATER_TABLES:
-                self.problems.lines.append(f"{LATER_TABLES[name]} {LATER}")
-            elif name not in SECTIONS:
+            if name not in SECTIONS:
                 self.problems.add(key_path(name), f"unknown key; {_suggestion('', name, SECTIONS)}")
         listen = self._listen(document.get("listen", []), local_only)
         storage = self._storage(document.get("storage", {}))
+        node = self._node(document.get("node", {}), "node" in document, storage)
         devicehive = self._devicehive(document.get("devicehive", {}), listen)
         devicelink = self._devicelink(document.get("devicelink", {}), listen, local_only)
         cloudrelay = self._cloudrelay(document.get("cloudrelay", {}))
@@ -81,6 +81,7 @@ class Reader:
         return Settings(
             listen=[_made(Listen, each) for each in listen],
             storage=_made(Storage, storage),
+            node=_made(Node, node),
             devicehive=_made(DeviceHive, devicehive),
             devicelink=_made(DeviceLink, devicelink),
             cloudrelay=_made(CloudRelay, cloudrelay),
@@ -190,12 +191,27 @@ class Reader:
 
     def _storage(self, table: object) -> Table:
         values = self._table("storage", Storage, table)
-        self._neither("storage", table, "url", "url_file", f"; {SQLITE_URLS}")
+        self._neither("storage", table, "url", "url_file", f"; {STORE_URLS}")
         if "url" in values:
             try:
-                values["url"] = Secret(sqlite_url(self.base, values["url"].reveal()))
+                values["url"] = Secret(store_url(self.base, values["url"].reveal()))
             except ValueError as error:
                 self.problems.add(_given("storage", values, "url"), error)
+        return values
+
+    def _node(self, table: object, given: bool, storage: Table) -> Table:
+        values = self._table("node", Node, table)
+        url = storage.get("url")
+        if given and url is not None and not Storage(url=url).is_shared:
+            allowed = "allowed: without it, or with storage.url of a PostgreSQL database"
+            self.problems.add("node", f"set with an SQLite database, which has one node; {allowed}")
+        if isinstance(table, dict) and table.keys() - {"name"}:
+            for name in ("internal", "advertise"):
+                if name not in table:
+                    why = "internal, advertise and the cluster key go together"
+                    self.problems.add(f"node.{name}", f"missing; {why}")
+            self._neither("node", table, "cluster_key", "cluster_key_file")
+        self._long_enough("node", values, "cluster_key", SHORTEST_CLUSTER_KEY)
         return values
 
     def _devicehive(self, table: object, listen: Iterable[Table]) -> Table:
@@ -284,11 +300,13 @@ class Reader:
             self._neither(at, table["iot_hub"], *both)
         return values
 
-    def _long_enough(self, at: str, values: Table, name: str) -> None:
+    def _long_enough(
+        self, at: str, values: Table, name: str, shortest: int = SHORTEST_SECRET
+    ) -> None:
         """Complain of a secret that can be guessed."""
-        if name in values and len(values[name].reveal()) < SHORTEST_SECRET:
+        if name in values and len(values[name].reveal()) < shortest:
             what = name.replace("_", " ")
-            allowed = f"allowed: at least {SHORTEST_SECRET} characters"
+            allowed = f"allowed: at least {shortest} characters"
             self.problems.add(_given(at, values, name), f"the {what} is too short; {allowed}")
 
 

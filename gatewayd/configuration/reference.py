@@ -14,7 +14,7 @@ from typing import Any
 from gatewayd.configuration.keys import Key, keys
 from gatewayd.configuration.problems import quoted, shown
 from gatewayd.configuration.quantities import format_duration, format_size
-from gatewayd.configuration.settings import APIS, LATER_TABLES, LISTS, TABLES
+from gatewayd.configuration.settings import APIS, LISTS, TABLES
 
 _INTRODUCTION = """\
 # Configuration
@@ -89,12 +89,6 @@ def render() -> str:
             f"## `{name}`\n\n{section.__doc__}\n\n"
             f"| Key | Type | Default | Meaning |\n| --- | --- | --- | --- |\n{rows}"
         )
-    later = ", ".join(f"`{headline}`" for headline in LATER_TABLES.values())
-    parts.append(
-        "## For later versions\n\n"
-        f"These tables are not available yet in this version, and refused: {later}.\n\n"
-        "The same is true of `postgresql://` in `[storage]`.\n"
-    )
     return "\n".join(parts)
 
 

@@ -78,6 +78,7 @@ ResponseHeaders = Annotated[list[str], Meta(extra={"kind": "response headers"})]
 Url = Annotated[str, Meta(extra={"kind": "URL"})]
 BaseUrl = Annotated[str, Meta(extra={"kind": "base URL"})]
 OptionalText = Annotated[str, Meta(extra={"kind": "optional text"})]
+NodeName = Annotated[str, Meta(extra={"kind": "node name"})]
 UrlPath = Annotated[str, Meta(extra={"kind": "URL path"})]
 HttpsUrl = Annotated[str, Meta(extra={"kind": "https URL"})]
 

@@ -12,7 +12,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gatewayd.configuration.iotkit import IotKit, IotKitAccount, IotKitBindings
+from gatewayd.configuration.iotkit import (
+    IotKit,
+    IotKitAccount,
+    IotKitBindings,
+    check_postgresql_url,
+)
+from gatewayd.configuration.node import Node
 from gatewayd.configuration.relaying import CloudRelay, Issuer, OAuth, OAuthClient
 from gatewayd.configuration.section import (
     DAY,
@@ -38,17 +44,13 @@ MAX_TIMEOUT = 2**31 - 1
 APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot", "ops")
 #: Of these, what the gateway's own tokens open.
 TOKEN_APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit")
-#: Tables that will exist: the name, and how the file writes its headline.
-LATER_TABLES = {
-    "node": "[node]",
-}
 
-#: What follows the name of something for later, in an error.
-LATER = "is not available yet in this version"
-
-#: How the URL of an SQLite database starts, and how an error explains it.
+#: How the URL of an SQLite database starts, and how an error explains the URLs of databases.
 SQLITE = "sqlite:"
-SQLITE_URLS = 'allowed: "sqlite:///absolute/path" or "sqlite:path/beside/this/file"'
+STORE_URLS = (
+    'allowed: "sqlite:///absolute/path", "sqlite:path/beside/this/file" or '
+    '"postgresql://user:password@host/database"'
+)
 
 
 class Listen(Section, frozen=True):
@@ -108,8 +110,10 @@ class Storage(Section, frozen=True):
         Secret | None,
         Meta(
             description='The database: `"sqlite:///var/lib/gatewayd/gatewayd.db"` by absolute '
-            'path, `"sqlite:gatewayd.db"` beside the configuration file. The path is taken '
-            "literally. This or `url_file` is required."
+            'path, `"sqlite:gatewayd.db"` beside the configuration file; the path is taken '
+            'literally. Or `"postgresql://user:password@host/database"`, which several nodes '
+            "may share; it exists, in UTF-8, and belongs to the gateway alone. This or "
+            "`url_file` is required."
         ),
     ] = None
     url_file: Annotated[FileName | None, Meta(description="A file that holds the URL.")] = None
@@ -117,6 +121,11 @@ class Storage(Section, frozen=True):
         Duration,
         Meta(description="How long commands and notifications are kept.", ge=MINUTE),
     ] = 7 * DAY
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a PostgreSQL database, to which other nodes may come."""
+        return self.url is not None and not self.url.reveal().startswith(SQLITE)
 
     @property
     def path(self) -> Path:
@@ -130,25 +139,26 @@ class Storage(Section, frozen=True):
         return Path(url.removeprefix(SQLITE).removeprefix("//"))
 
 
-def sqlite_url(base: Path, url: str) -> str:
-    """Return the URL of an SQLite database with its path made absolute.
+def store_url(base: Path, url: str) -> str:
+    """Return the URL of a database, that of an SQLite database with its path made absolute.
 
     :raises ValueError: it is another URL, or none; the text does not show it, as the URLs of
         databases have passwords in them.
     """
     scheme, found, _ = url.partition("://")
-    if scheme in ("postgresql", "postgres"):
-        raise ValueError(f"{scheme}:// {LATER}; {SQLITE_URLS}")
+    if found and scheme in ("postgresql", "postgres"):
+        check_postgresql_url(url)
+        return url
     path = url.removeprefix(SQLITE)
     if path == url:
         which = f'scheme "{scheme}"' if found and scheme.isalnum() else "URL"
-        raise ValueError(f"this {which} is not supported; {SQLITE_URLS}")
+        raise ValueError(f"this {which} is not supported; {STORE_URLS}")
     if path.startswith("//"):
         path = path.removeprefix("//")
         if not path.startswith("/"):
-            raise ValueError(f"the path after sqlite:// is not absolute; {SQLITE_URLS}")
+            raise ValueError(f"the path after sqlite:// is not absolute; {STORE_URLS}")
     if not path or path.endswith("/"):
-        raise ValueError(f"the URL names no file; {SQLITE_URLS}")
+        raise ValueError(f"the URL names no file; {STORE_URLS}")
     return f"{SQLITE}//{base / path}"
 
 
@@ -350,6 +360,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ux4iot: Ux4Iot = Ux4Iot()
     limits: Limits = Limits()
     service: Service = Service()
+    node: Node = Node()
 
     def serves(self, api: str) -> bool:
         """Tell whether any listener serves the API of this name."""
@@ -360,6 +371,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 TABLES: dict[str, type[Section]] = {
     "listen": Listen,
     "storage": Storage,
+    "node": Node,
     "devicehive": DeviceHive,
     "devicelink": DeviceLink,
     "cloudrelay": CloudRelay,

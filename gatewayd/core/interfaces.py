@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from gatewayd.core.cluster import ClusterStore
 from gatewayd.core.estate import Estate
 from gatewayd.core.grants import SessionChange, StoredSession
 from gatewayd.core.model import (
@@ -329,3 +330,7 @@ class Store(Log, Directory, Vault, RelayCalls, Shadows, SessionStore, Protocol):
     @property
     def healthy(self) -> bool:
         """Whether the last write succeeded."""
+
+    @property
+    def cluster(self) -> ClusterStore | None:
+        """What is kept with other nodes; None: the store is this process's own."""

@@ -330,6 +330,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         event is known when it is recorded, not when it is read.
     :ivar twin: what becomes of the device's twin, in the same transaction; refused when its version
         is not the next one. Not together with a key.
+    :ivar attachment: for ATTACHED and DETACHED, the number of the attachment, and ``node``, the
+        name of the node that has it; they are kept, or forgotten, in the same transaction.
     """
 
     device: Device
@@ -342,6 +344,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     exclusive: bool = False
     twin: StoredTwin | None = None
+    attachment: int | None = None
+    node: str = ""
 
     @property
     def size(self) -> int:
@@ -367,6 +371,7 @@ class Event(msgspec.Struct, kw_only=True):
     :ivar position: grows in commit order over all devices of a store, for as long as it is open.
     :ivar epoch: the device's attachment epoch.
     :ivar command: for COMMAND and COMMAND_UPDATE.
+    :ivar foreign: whether another node may have recorded it.
     :ivar memo: encodings of this event, one per API, so that it is encoded once and not once
         per subscriber.
     """
@@ -384,6 +389,7 @@ class Event(msgspec.Struct, kw_only=True):
     body: bytes | None = None
     epoch: int = 0
     command: Command | None = None
+    foreign: bool = False
     memo: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property

@@ -94,6 +94,11 @@ class SQLiteStore:
         return self._engine.healthy
 
     @property
+    def cluster(self) -> None:
+        """Nobody else has the file."""
+        return None
+
+    @property
     def opened_at(self) -> tuple[int, int]:
         return self._engine.opened_at
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from gatewayd import configuration
-from gatewayd.configuration.settings import LATER_TABLES
 from gatewayd.errors import ConfigError
 from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, Files
 
@@ -205,14 +204,6 @@ def test_refused_in_clear_words(files: Files, override: str, problem: str) -> No
     """A mistake is one line with the key, the value unless it is secret, and what is allowed."""
     (line,) = files.problems(overrides=[override])
     assert line.startswith(problem)
-
-
-@pytest.mark.parametrize(("table", "headline"), LATER_TABLES.items())
-def test_table_for_later(files: Files, table: str, headline: str) -> None:
-    """A table that later versions will have is refused as such."""
-    text = f"{MINIMAL}\n{headline}\nx = 1\n"
-    assert table in headline
-    assert files.problems(text) == [f"{headline} is not available yet in this version"]
 
 
 def test_what_is_missing(files: Files) -> None:

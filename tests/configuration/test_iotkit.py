@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatewayd.configuration import File, IotKit
 from gatewayd.configuration.urls import parse_host_and_port
-from gatewayd.configuration.uuids import parse_uuid
+from gatewayd.configuration.names import parse_uuid
 from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_IOTKIT, Files
 
 ACCOUNT = "c4715841-bb1e-4c87-ad78-2376fe596a11"

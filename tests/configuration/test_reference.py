@@ -11,7 +11,6 @@ import pytest
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.reference import render
 from gatewayd.configuration.settings import (
-    LATER_TABLES,
     LISTS,
     SECTIONS,
     TABLES,
@@ -108,11 +107,3 @@ def test_every_key_has_its_row(table: str) -> None:
 def test_row_names_type_range_and_default(row: str) -> None:
     """A row has the type with its range and the default as the file would write it."""
     assert f"\n{row}" in render()
-
-
-@pytest.mark.parametrize("name", [*LATER_TABLES.values(), "postgresql://"])
-def test_what_comes_later_is_named(name: str) -> None:
-    """What later versions will have is listed as not available yet."""
-    later = render().split("\n## For later versions\n")[1]
-    assert f"`{name}`" in later
-    assert "not available yet in this version" in later

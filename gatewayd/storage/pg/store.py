@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from gatewayd.core.cluster import ClusterStore
 from gatewayd.core.estate import Estate
 from gatewayd.core.grants import SessionChange, StoredSession
 from gatewayd.core.interfaces import Observer
@@ -116,6 +117,11 @@ class PostgresStore:
     def healthy(self) -> bool:
         """Whether the last append succeeded, and the database is there."""
         return self._engine.healthy and all(part.reason is None for part in self._open)
+
+    @property
+    def cluster(self) -> ClusterStore | None:
+        """What is kept with other nodes."""
+        return None
 
     @property
     def opened_at(self) -> tuple[int, int]:
