@@ -179,6 +179,10 @@ class Reader:
                 if api not in APIS:
                     self.problems.add(f"{at}.serve.{number}", _unknown_api(api))
             endpoint = values.get("endpoint")
+            if values.get("reuse_port") and endpoint:
+                if not Listen(endpoint=endpoint, serve=[]).has_port:
+                    allowed = "allowed: with an endpoint that is tcp:, tcp6:, ssl: or tls:"
+                    self.problems.add(f"{at}.reuse_port", f"set for {shown(endpoint)}; {allowed}")
             if local_only and endpoint and not Listen(endpoint=endpoint, serve=[]).is_local:
                 self._not_local(
                     f"{at}.endpoint", endpoint, "unix:, or tcp: with interface=127.0.0.1"

@@ -71,6 +71,19 @@ class Listen(Section, frozen=True):
             examples=[["ops"]],
         ),
     ]
+    reuse_port: Annotated[
+        bool,
+        Meta(
+            description="Whether other processes of the same user, which allow it as well, may "
+            "listen on the same port: the kernel spreads the connections over them. For `tcp:`, "
+            "`tcp6:`, `ssl:` and `tls:` only; the port is bound when all else is ready."
+        ),
+    ] = False
+
+    @property
+    def has_port(self) -> bool:
+        """Tell whether it is a port of its own, not a Unix socket or one that is handed over."""
+        return _split_endpoint(self.endpoint)[0] in ("tcp", "tcp4", "tcp6", "ssl", "tls")
 
     @property
     def is_local(self) -> bool:
