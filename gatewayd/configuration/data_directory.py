@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gatewayd.configuration.document import Table
-from gatewayd.configuration.settings import SQLITE
+from gatewayd.configuration.urls import SQLITE
 
 #: The files.
 DEV_DATABASE = "gatewayd.db"

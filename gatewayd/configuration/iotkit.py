@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -18,8 +17,6 @@ from gatewayd.configuration.section import (
     TextFile,
     Uuid,
 )
-
-_POSTGRESQL = re.compile(r"postgres(?:ql)?://[!-~]+")
 
 
 class IotKitAccount(Section, frozen=True):
@@ -131,13 +128,3 @@ class IotKit(Section, frozen=True):
         IotKitBindings | None,
         Meta(description="Where a dashboard looks up which devices are connected."),
     ] = None
-
-
-def check_postgresql_url(url: str) -> None:
-    """Check that a URL may be that of a PostgreSQL database.
-
-    :raises ValueError: it is another; the text does not show it, as there are passwords in it.
-    """
-    if not _POSTGRESQL.fullmatch(url):
-        allowed = 'allowed: as in "postgresql://user:password@host/database"'
-        raise ValueError(f"not the URL of a PostgreSQL database; {allowed}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gatewayd.configuration.document import Table
-from gatewayd.configuration.iotkit import IotKit, check_postgresql_url
+from gatewayd.configuration.iotkit import IotKit
 from gatewayd.configuration.keys import Key, keys
 from gatewayd.configuration.node import Node
 from gatewayd.configuration.problems import Problems, key_path, quoted, shown
@@ -24,7 +24,6 @@ from gatewayd.configuration.section import File, Secret, Section
 from gatewayd.configuration.settings import (
     APIS,
     SECTIONS,
-    STORE_URLS,
     TABLES,
     TOKEN_APIS,
     DeviceHive,
@@ -34,8 +33,8 @@ from gatewayd.configuration.settings import (
     Service,
     Settings,
     Storage,
-    store_url,
 )
+from gatewayd.configuration.urls import STORE_URLS, check_postgresql_url, store_url
 from gatewayd.configuration.ux4iot import Ux4Iot
 
 #: The fewest characters of what a program or a device shows to get a token.
@@ -68,7 +67,7 @@ class Reader:
                 self.problems.add(key_path(name), f"unknown key; {_suggestion('', name, SECTIONS)}")
         listen = self._listen(document.get("listen", []), local_only)
         storage = self._storage(document.get("storage", {}))
-        node = self._node(document.get("node", {}), "node" in document, storage)
+        node = self._node(document.get("node"), storage, local_only)
         devicehive = self._devicehive(document.get("devicehive", {}), listen)
         devicelink = self._devicelink(document.get("devicelink", {}), listen, local_only)
         cloudrelay = self._cloudrelay(document.get("cloudrelay", {}))
@@ -179,15 +178,18 @@ class Reader:
                 if api not in APIS:
                     self.problems.add(f"{at}.serve.{number}", _unknown_api(api))
             endpoint = values.get("endpoint")
-            if values.get("reuse_port") and endpoint:
-                if not Listen(endpoint=endpoint, serve=[]).has_port:
-                    allowed = "allowed: with an endpoint that is tcp:, tcp6:, ssl: or tls:"
-                    self.problems.add(f"{at}.reuse_port", f"set for {shown(endpoint)}; {allowed}")
-            if local_only and endpoint and not Listen(endpoint=endpoint, serve=[]).is_local:
-                self._not_local(
-                    f"{at}.endpoint", endpoint, "unix:, or tcp: with interface=127.0.0.1"
-                )
+            kept = bool(values.get("reuse_port") and endpoint)
+            if kept and not Listen(endpoint=str(endpoint), serve=[]).has_port:
+                allowed = "allowed: with an endpoint that is tcp:, tcp6:, ssl: or tls:"
+                self.problems.add(f"{at}.reuse_port", f"set for {shown(endpoint)}; {allowed}")
+            if local_only:
+                self._local(f"{at}.endpoint", endpoint)
         return listen
+
+    def _local(self, path: str, endpoint: str | None) -> None:
+        """Complain of an endpoint to which other machines may connect."""
+        if endpoint and not Listen(endpoint=endpoint, serve=[]).is_local:
+            self._not_local(path, endpoint, "unix:, or tcp: with interface=127.0.0.1")
 
     def _not_local(self, path: str, value: str, allowed: str) -> None:
         reason = "not allowed with --dev, which other machines must not reach"
@@ -203,10 +205,12 @@ class Reader:
                 self.problems.add(_given("storage", values, "url"), error)
         return values
 
-    def _node(self, table: object, given: bool, storage: Table) -> Table:
+    def _node(self, table: object, storage: Table, local_only: bool) -> Table:
+        if table is None:
+            return {}
         values = self._table("node", Node, table)
         url = storage.get("url")
-        if given and url is not None and not Storage(url=url).is_shared:
+        if url is not None and not Storage(url=url).is_shared:
             allowed = "allowed: without it, or with storage.url of a PostgreSQL database"
             self.problems.add("node", f"set with an SQLite database, which has one node; {allowed}")
         if isinstance(table, dict) and table.keys() - {"name"}:
@@ -216,6 +220,8 @@ class Reader:
                     self.problems.add(f"node.{name}", f"missing; {why}")
             self._neither("node", table, "cluster_key", "cluster_key_file")
         self._long_enough("node", values, "cluster_key", SHORTEST_CLUSTER_KEY)
+        if local_only:
+            self._local("node.internal", values.get("internal"))
         return values
 
     def _devicehive(self, table: object, listen: Iterable[Table]) -> Table:

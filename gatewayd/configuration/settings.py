@@ -12,12 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gatewayd.configuration.iotkit import (
-    IotKit,
-    IotKitAccount,
-    IotKitBindings,
-    check_postgresql_url,
-)
+from gatewayd.configuration.iotkit import IotKit, IotKitAccount, IotKitBindings
 from gatewayd.configuration.node import Node
 from gatewayd.configuration.relaying import CloudRelay, Issuer, OAuth, OAuthClient
 from gatewayd.configuration.section import (
@@ -35,6 +30,7 @@ from gatewayd.configuration.section import (
     Section,
     Size,
 )
+from gatewayd.configuration.urls import SQLITE
 from gatewayd.configuration.ux4iot import IotHub, Ux4Iot
 
 #: The longest time in ms that a number of 32 bits holds, about 25 days.
@@ -44,13 +40,6 @@ MAX_TIMEOUT = 2**31 - 1
 APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit", "ux4iot", "ops")
 #: Of these, what the gateway's own tokens open.
 TOKEN_APIS = ("devicehive", "devicelink", "cloudrelay", "iotkit")
-
-#: How the URL of an SQLite database starts, and how an error explains the URLs of databases.
-SQLITE = "sqlite:"
-STORE_URLS = (
-    'allowed: "sqlite:///absolute/path", "sqlite:path/beside/this/file" or '
-    '"postgresql://user:password@host/database"'
-)
 
 
 class Listen(Section, frozen=True):
@@ -150,29 +139,6 @@ class Storage(Section, frozen=True):
         if not url.startswith(SQLITE):
             raise ValueError("the store is no SQLite database")
         return Path(url.removeprefix(SQLITE).removeprefix("//"))
-
-
-def store_url(base: Path, url: str) -> str:
-    """Return the URL of a database, that of an SQLite database with its path made absolute.
-
-    :raises ValueError: it is another URL, or none; the text does not show it, as the URLs of
-        databases have passwords in them.
-    """
-    scheme, found, _ = url.partition("://")
-    if found and scheme in ("postgresql", "postgres"):
-        check_postgresql_url(url)
-        return url
-    path = url.removeprefix(SQLITE)
-    if path == url:
-        which = f'scheme "{scheme}"' if found and scheme.isalnum() else "URL"
-        raise ValueError(f"this {which} is not supported; {STORE_URLS}")
-    if path.startswith("//"):
-        path = path.removeprefix("//")
-        if not path.startswith("/"):
-            raise ValueError(f"the path after sqlite:// is not absolute; {STORE_URLS}")
-    if not path or path.endswith("/"):
-        raise ValueError(f"the URL names no file; {STORE_URLS}")
-    return f"{SQLITE}//{base / path}"
 
 
 class DeviceHive(Section, frozen=True):
@@ -365,6 +331,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: list[Listen]
     storage: Storage
+    node: Node = Node()
     devicehive: DeviceHive = DeviceHive()
     devicelink: DeviceLink = DeviceLink()
     cloudrelay: CloudRelay = CloudRelay()
@@ -373,7 +340,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ux4iot: Ux4Iot = Ux4Iot()
     limits: Limits = Limits()
     service: Service = Service()
-    node: Node = Node()
 
     def serves(self, api: str) -> bool:
         """Tell whether any listener serves the API of this name."""

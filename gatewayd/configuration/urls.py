@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+#: How the URL of an SQLite database starts, and how an error explains the URLs of databases.
+SQLITE = "sqlite:"
+STORE_URLS = (
+    'allowed: "sqlite:///absolute/path", "sqlite:path/beside/this/file" or '
+    '"postgresql://user:password@host/database"'
+)
 
 # A name or an IPv4 address, or an IPv6 address in brackets; and a port. No user, no password.
 _NAME = "[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?"
 _PLACE = re.compile(rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
 _PATH = re.compile(r"(?:/[0-9A-Za-z_~-][0-9A-Za-z_.~-]*)+")
+_POSTGRESQL = re.compile(r"postgres(?:ql)?://[!-~]+")
 # What the tables of dashboards hold.
 _LONGEST_PLACE = 255
 
@@ -72,6 +81,40 @@ def parse_host_and_port(value: object) -> str:
         if parts is not None and parts.netloc == value and parts.port is not None:
             return value
     raise ValueError('not a host with its port; allowed: as in "gateway.example:5000"')
+
+
+def store_url(base: Path, url: str) -> str:
+    """Return the URL of a database, that of an SQLite database with its path made absolute.
+
+    :raises ValueError: it is another URL, or none; the text does not show it, as the URLs of
+        databases have passwords in them.
+    """
+    scheme, found, _ = url.partition("://")
+    if found and scheme in ("postgresql", "postgres"):
+        check_postgresql_url(url)
+        return url
+    path = url.removeprefix(SQLITE)
+    if path == url:
+        which = f'scheme "{scheme}"' if found and scheme.isalnum() else "URL"
+        raise ValueError(f"this {which} is not supported; {STORE_URLS}")
+    if path.startswith("//"):
+        path = path.removeprefix("//")
+        if not path.startswith("/"):
+            raise ValueError(f"the path after sqlite:// is not absolute; {STORE_URLS}")
+    if not path or path.endswith("/"):
+        raise ValueError(f"the URL names no file; {STORE_URLS}")
+    return f"{SQLITE}//{base / path}"
+
+
+def check_postgresql_url(url: str) -> None:
+    """Check that a URL may be that of a PostgreSQL database.
+
+    :raises ValueError: it is another; the text goes on after "the value is", and does not show it,
+        as there are passwords in it.
+    """
+    if not _POSTGRESQL.fullmatch(url):
+        allowed = 'allowed: as in "postgresql://user:password@host/database"'
+        raise ValueError(f"not the URL of a PostgreSQL database; {allowed}")
 
 
 def _split(text: str) -> SplitResult | None:
