@@ -12,6 +12,7 @@ import pytest_twisted
 from hypothesis import HealthCheck, settings
 
 from tests.configuration.files import Files
+from tests.stores import stores
 
 if TYPE_CHECKING:
     from tests.api.links import Linked, Sockets, Start
@@ -21,6 +22,17 @@ settings.register_profile(
     "gatewayd", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("gatewayd")
+
+
+def pytest_sessionfinish() -> None:
+    """Leave no server of databases behind."""
+    stores.end()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the random schedules of several nodes be more than usual, and others."""
+    parser.addoption("--seeds", type=int, default=20, help="random schedules of several nodes")
+    parser.addoption("--first-seed", type=int, default=0, help="the seed of the first of them")
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketClientFactory
 from twisted.internet.defer import Deferred
@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.harness import Socket
-from tests.process.daemon import PATIENCE, Daemon, reactor, succeed
+from tests.process.daemon import PATIENCE, reactor, succeed
 
 #: Seconds between two attempts to reach a daemon that is down.
 RETRY = 0.05
@@ -36,10 +36,26 @@ class Line(Socket):
             self.client.fail(Failure())
 
 
-class Client:
-    """A client that connects again whenever it loses the daemon, until it is told to stop."""
+class Door(Protocol):
+    """Where clients find a gateway: a daemon, or what chooses one of several each time."""
 
-    def __init__(self, daemon: Daemon, token: str) -> None:
+    leavers: list[Callable[[], Awaitable[None]]]
+
+    @property
+    def port(self) -> int:
+        """The port to connect to this time."""
+
+
+class Client:
+    """A client that connects again whenever it loses the daemon, until it is told to stop.
+
+    :cvar path: of the WebSocket. :cvar pause: seconds before it connects again.
+    """
+
+    path = "/websocket"
+    pause = RETRY
+
+    def __init__(self, daemon: Door, token: str) -> None:
         self._daemon = daemon
         self._token = token
         self._line: Line | None = None
@@ -77,17 +93,18 @@ class Client:
             await line.gone
             self._line = None
             # Long enough that there is something to catch up with.
-            await deferLater(reactor, RETRY)
+            await deferLater(reactor, self.pause)
 
     async def _connect(self) -> Line:
+        port = self._daemon.port
         factory = WebSocketClientFactory(
-            f"ws://127.0.0.1:{self._daemon.port}/websocket",
+            f"ws://127.0.0.1:{port}{self.path}",
             headers={"Authorization": f"Bearer {self._token}"},
             reactor=reactor,
         )
         factory.protocol = Line
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self._daemon.port)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         line = await endpoint.connect(factory)
         assert isinstance(line, Line)
         line.client = self
@@ -130,7 +147,7 @@ class Publisher(Client):
 
     def __init__(
         self,
-        daemon: Daemon,
+        daemon: Door,
         token: str,
         name: str,
         devices: list[str],
@@ -198,7 +215,7 @@ class Subscriber(Client):
     """
 
     def __init__(
-        self, daemon: Daemon, token: str, device: str | None, since: str, patience: int = 0
+        self, daemon: Door, token: str, device: str | None, since: str, patience: int = 0
     ) -> None:
         self.device = device
         self._patience = patience

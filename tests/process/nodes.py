@@ -1,0 +1,178 @@
+"""Several real daemons on one PostgreSQL, in processes of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from twisted.internet.task import deferLater
+
+from tests.api.web import request
+from tests.harness import Socket
+from tests.process.daemon import PATIENCE, Daemon, free_port, reactor, succeed
+from tests.storage.postgres import PostgresServer
+
+KEY = "the key of the backend"
+#: Seconds for which a lease holds here; a node that is killed is back after so long.
+LEASE = 4
+_CONFIG = """\
+[[listen]]
+endpoint = "tcp:{port}:interface=127.0.0.1"
+serve = ["devicehive", "ux4iot"]
+[storage]
+url = "@url@"
+[node]
+name = "@name@"
+lease = "@lease@s"
+internal = "tcp:@internal@:interface=127.0.0.1"
+advertise = "http://127.0.0.1:@internal@"
+cluster_key = "what the nodes of the tests know"
+[devicehive]
+jwt_secret = "{jwt_secret}"
+admin_password = "{password}"
+[service]
+drain_timeout = 0.5
+[ux4iot]
+shared_access_key = "@key@"
+"""
+
+
+class Node(Daemon):
+    """One of several daemons.
+
+    :ivar up: whether it serves, as far as the test knows.
+    """
+
+    def __init__(
+        self, home: Path, twistd_reactor: str, name: str, url: str, lease: int = LEASE
+    ) -> None:
+        super().__init__(home, twistd_reactor)
+        self.name = name
+        self.up = False
+        template = _CONFIG
+        for placeholder, value in (
+            ("url", url), ("name", name), ("lease", str(lease)), ("key", KEY),
+            ("internal", str(free_port())),
+        ):  # fmt: skip
+            template = template.replace(f"@{placeholder}@", value)
+        self.configure(template)
+
+    async def serve(self) -> None:
+        """Start it and wait until it serves, and knows what is in the log."""
+        await self.start(listeners=1)
+        end = reactor.seconds() + PATIENCE
+        while (await request(self.port, "GET", "/status")).code != 200:
+            assert reactor.seconds() < end, self.output
+            await deferLater(reactor, 0.05)
+        self.up = True
+
+    async def die(self) -> None:
+        """End it at once."""
+        self.up = False
+        await self.kill()
+
+    async def connected(self, device: str) -> bool:
+        """Return whether a device is connected, as this node says."""
+        answered = await request(
+            self.port, "GET", f"/connectionState/{device}", Shared_Access_Key=KEY
+        )
+        # A device that was never heard of has no state.
+        return answered.code == 200 and answered.json is True
+
+
+class Nodes:
+    """All nodes, their database, and where clients find some node.
+
+    It stands for a load balancer: :attr:`port` is that of any node that is up.
+
+    :ivar leavers: as :attr:`Daemon.leavers`.
+    :ivar token: an administrator's.
+    """
+
+    def __init__(
+        self, home: Path, twistd_reactor: str, names: str = "abc", lease: int = LEASE
+    ) -> None:
+        self.server = PostgresServer()
+        self.leavers: list[Callable[[], Awaitable[None]]] = []
+        self.token = ""
+        self.chance = random.Random(0)
+        self.nodes: list[Node] = []
+        self._home = home
+        self._reactor = twistd_reactor
+        self._names = names
+        self._lease = lease
+
+    async def start(self) -> None:
+        """Start the database and all nodes, the first one by itself."""
+        self.server.create()
+        for name in self._names:
+            (self._home / name).mkdir()
+            node = Node(self._home / name, self._reactor, name, self.server.url, self._lease)
+            self.nodes.append(node)
+            await node.serve()
+        admin = await self.nodes[0].login()
+        user = (await succeed(admin, "user/getCurrent"))["current"]
+        rights = {"actions": ["*"], "networkIds": ["*"], "deviceTypeIds": ["*"]}
+        made = await succeed(admin, "token/create", payload={"userId": user["id"], **rights})
+        self.token = made["accessToken"]
+
+    async def end(self) -> None:
+        """Leave no process behind."""
+        for leave in self.leavers:
+            await leave()
+        for node in self.nodes:
+            await node.end()
+        self.server.destroy()
+
+    @property
+    def port(self) -> int:
+        """The port of some node; of one that is up, if there is any."""
+        up = [node for node in self.nodes if node.up] or self.nodes
+        return self.chance.choice(up).port
+
+    async def admin(self, node: Node | None = None) -> Socket:
+        """Open a WebSocket of an administrator."""
+        if node is None:
+            node = next(node for node in self.nodes if node.up)
+        return await node.connect(Authorization=f"Bearer {self.token}")
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement as the database's owner, and return its rows."""
+        return self.server.execute(statement, *values)
+
+    def silence(self) -> int:
+        """End the sessions that listen for notifications, so that some are lost; return how many.
+
+        Everything that is asked on another session goes on.
+        """
+        rows = self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename = 'gateway' AND pid IN "
+            "(SELECT pid FROM pg_stat_activity WHERE query ILIKE '%%log_end%%' OR query ILIKE "
+            "'LISTEN%%') AND state = 'idle'"
+        )
+        return len(rows)
+
+    def end_some_sessions(self) -> None:
+        """End every second session that the nodes have, whatever it does."""
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename = 'gateway' AND pid %% 2 = 0"
+        )
+
+    async def restart_database(self) -> None:
+        """Stop the database as if its machine lost its power, and start it."""
+        self.server.stop()
+        await self.server.start_meanwhile()
+        end = reactor.seconds() + PATIENCE
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg2.OperationalError:
+                assert reactor.seconds() < end
+                await deferLater(reactor, 0.05)
+            else:
+                return
