@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ listen_addresses = '127.0.0.1'
 fsync = off
 full_page_writes = off
 shared_buffers = 8MB
-max_connections = 40
 """
 ACCESS = """
 local all all trust
@@ -62,10 +63,12 @@ def copied(source: Path, target: Path) -> Path:
 class PostgresServer:
     """A server of its own directory and port; it refuses to run as root, so root runs it as nobody.
 
+    :param connections: that it has at most.
     :ivar url: for the gateway's user, by TCP and with a password.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = 40) -> None:
+        self._connections = connections
         self.directory = Path(tempfile.mkdtemp(prefix="gatewayd-postgres-"))
         self._programs = installation() / "bin"
         self._identity: dict[str, Any] = {}
@@ -92,6 +95,7 @@ class PostgresServer:
         (self._data / "pg_hba.conf").write_text(ACCESS)
         with open(self._data / "postgresql.conf", "a") as file:
             file.write(SETTINGS)
+            file.write(f"max_connections = {self._connections}\n")
             file.write(f"port = {self.port}\nunix_socket_directories = '{self.directory}'\n")
         self.start()
         self.execute("CREATE ROLE gateway LOGIN PASSWORD %s", PASSWORD, database="postgres")
@@ -128,9 +132,7 @@ class PostgresServer:
     def freeze(self, only: list[int] | None = None) -> None:
         """Let the server stand still, or some of its processes."""
         if only is None:
-            postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
-            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
-            only = [postmaster, *map(int, children.split())]
+            only = self._processes()
         for process in only:
             os.kill(process, signal.SIGSTOP)
             self._stopped.append(process)
@@ -139,6 +141,50 @@ class PostgresServer:
         """Let it go on."""
         while self._stopped:
             os.kill(self._stopped.pop(), signal.SIGCONT)
+
+    def limit_files(self, size: int | str) -> None:
+        """Let no file grow beyond a size in bytes, as if the disk were full.
+
+        :param size: or "unlimited".
+        """
+        for process in self._processes():
+            # By the server's own user: root may not, where it is root in a container only.
+            subprocess.run(
+                ["/usr/bin/prlimit", f"--pid={process}", f"--fsize={size}:unlimited"],
+                check=False,  # one may have ended meanwhile
+                stderr=subprocess.DEVNULL,
+                **self._identity,
+            )
+
+    @contextmanager
+    def crowded(self) -> Iterator[Callable[[], None]]:
+        """Take all connections that are left; yields what takes those that become free."""
+        taken: list[Any] = []
+
+        def fill() -> None:
+            while True:
+                try:
+                    taken.append(
+                        psycopg2.connect(
+                            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD,
+                            dbname=DATABASE,
+                        )
+                    )  # fmt: skip
+                except psycopg2.OperationalError:
+                    return
+
+        fill()
+        try:
+            yield fill
+        finally:
+            for each in taken:
+                each.close()
+
+    def _processes(self) -> list[int]:
+        """Return the server's processes, its first one first."""
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+        return [postmaster, *map(int, children.split())]
 
     def backends(self) -> list[int]:
         """Return the processes that serve the gateway."""
