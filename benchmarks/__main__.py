@@ -11,9 +11,11 @@ COMMANDS = {
     "fanout": "benchmarks.fanout",
     "link": "benchmarks.link",
     "messages": "benchmarks.messages",
+    "nodes": "benchmarks.nodes",
     "relay": "benchmarks.relay",
     "siege": "benchmarks.siege",
     "soak": "benchmarks.soak",
+    "store": "benchmarks.store",
 }
 
 

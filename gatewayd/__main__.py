@@ -12,8 +12,8 @@ from gatewayd import __version__, log, talk
 from gatewayd.verbs import device, link, verb
 
 DESCRIPTION = """\
-Talk to a gateway, be a simulated device, reach devices through links, or move in from another
-server.
+Talk to a gateway, be a simulated device, reach devices through links, move in from another
+server, or look after the gateway's database.
 The daemon itself is started with: twistd -n gatewayd --dev"""
 
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     device.add_verbs(command)
     command.set_defaults(run=_verb)
     _add_import(commands)
+    _add_databases(commands)
     return parser
 
 
@@ -92,6 +93,39 @@ def _add_import(commands: Any) -> None:
         "directory", type=Path, metavar="DIRECTORY", help="where dh_user.csv and the others are"
     )
     command.set_defaults(run=_import)
+
+
+def _add_databases(commands: Any) -> None:
+    what = "bring the database to the newest schema, as the start of the daemon does"
+    command = _add_database_command(commands, "migrate", what)
+    command.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+    command.set_defaults(run=_migrate)
+
+    what = "write all that the gateway keeps, secrets as well, to a file"
+    command = _add_database_command(commands, "export", what)
+    command.add_argument(
+        "--output", metavar="FILE", default="-", help='"-", the default, is the standard output'
+    )
+    command.set_defaults(run=_export_all)
+
+    what = "put what was exported into a new database, be it SQLite or PostgreSQL"
+    command = _add_database_command(commands, "import", what)
+    command.add_argument(
+        "--input", metavar="FILE", default="-", help='"-", the default, is the standard input'
+    )
+    command.set_defaults(run=_import_all)
+
+
+def _add_database_command(commands: Any, name: str, what: str) -> Any:
+    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        required=True,
+        help="the configuration of the gateway, which should not run meanwhile",
+    )
+    return command
 
 
 def _interval(text: str) -> float:
@@ -128,6 +162,24 @@ def _react(work: Callable[[Any], Coroutine[Any, Any, int]]) -> None:
         return working
 
     react(interruptible)
+
+
+def _migrate(arguments: argparse.Namespace) -> None:
+    from gatewayd.moving import databases
+
+    sys.exit(databases.migrate(arguments.config, arguments.dry_run, sys.stdout, sys.stderr))
+
+
+def _export_all(arguments: argparse.Namespace) -> None:
+    from gatewayd.moving import transfer
+
+    sys.exit(transfer.export_all(arguments.config, arguments.output, sys.stdout.buffer, sys.stderr))
+
+
+def _import_all(arguments: argparse.Namespace) -> None:
+    from gatewayd.moving import transfer
+
+    sys.exit(transfer.import_all(arguments.config, arguments.input, sys.stdin.buffer, sys.stderr))
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

@@ -68,7 +68,8 @@ class Welcome(Service):
         self._device: SimulatedDevice | None = None
         self._echo: IListeningPort | None = None
         self._echo_port = 0
-        self._first = not (data / "gatewayd.db").exists()
+        storage = gateway.settings.storage
+        self._first = not (storage.is_shared or storage.path.exists())
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
         """Wait for the gateway."""

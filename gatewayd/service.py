@@ -39,33 +39,57 @@ class Gateway(Service):
     store.
 
     :ivar core: what the APIs are given. :ivar links: None when no listener serves them.
-    :ivar ports: one per listener of the settings, in their order; open once it has started.
+    :ivar ports: one per listener of the settings, in their order, and then that for the other
+        nodes, if there is one; open once it has started.
     :ivar ready: fires once everything serves; fails with what prevented it.
+    :ivar broken: fails when it cannot go on serving, with why.
+
+    :param wall: the time of day in ms; None for that of the store's clock when the store is shared,
+        else this machine's.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, wall: Callable[[], int] = wall_ms) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        wall: Callable[[], int] | None = None,
+    ) -> None:
         self.settings = settings
         self.reactor = reactor
         self.ready: Deferred[None] = Deferred()
         self.ports: list[IListeningPort] = []
         self._bindings: list[Deferred[IListeningPort]] = []
         self._serving = False
-        self._parts = Composition(settings, reactor, wall, lambda: self.ports)
+        self.broken: Deferred[None] = Deferred()
+        self._parts = Composition(
+            settings, reactor, wall or wall_ms, lambda: self.ports,
+            shared_clock=wall is None,
+        )  # fmt: skip
         self.core = self._parts.core
+        if self.core.membership is not None:
+            self.core.membership.failed = self.broken.errback
         self.links = self._parts.links
         self._apis = self._parts.apis
         self._health = Health(self._checks())
         self._sites = [self._site(listen) for listen in settings.listen]
+        self._endpoints = [listen.endpoint for listen in settings.listen]
+        self._forwarding = self._parts.forwarding
+        if self._forwarding is not None:
+            self._sites.append(self._forwarding.site())
+            self._endpoints.append(self._forwarding.endpoint)
 
     def _started(self) -> list[Api]:
         """Return every API that is served."""
         return [api for apis in self._apis.values() for api in apis]
 
     def _checks(self) -> dict[str, Callable[[], bool]]:
-        store = self._parts.store
-        return {"serving": lambda: self._serving, "store": lambda: store.healthy}
+        store, membership = self._parts.store, self.core.membership
+        checks = {"serving": lambda: self._serving, "store": lambda: store.healthy}
+        if membership is not None:
+            checks["lease"] = membership.holds
+        return checks
 
     def _site(self, listen: Listen) -> GatewaySite:
         limits = self.settings.limits
@@ -85,14 +109,14 @@ class Gateway(Service):
 
         :raises SystemExit: one cannot be bound.
         """
-        for listen, site in zip(self.settings.listen, self._sites, strict=True):
+        for place, site in zip(self._endpoints, self._sites, strict=True):
             try:
-                endpoint = serverFromString(self.reactor, listen.endpoint)
+                endpoint = serverFromString(self.reactor, place)
             except (ValueError, TypeError) as error:
-                tell(f"no endpoint: {listen.endpoint!r}: {error}")
+                tell(f"no endpoint: {place!r}: {error}")
                 raise SystemExit(1) from None
             binding = maybeDeferred(endpoint.listen, site)
-            binding.addCallbacks(_hold, _cannot_listen, errbackArgs=(listen,))
+            binding.addCallbacks(_hold, _cannot_listen, errbackArgs=(place,))
             self._bindings.append(binding)
             # Nearly every endpoint has bound by now; the others are waited for at the start.
             if isinstance(getattr(binding, "result", None), Failure):
@@ -112,25 +136,31 @@ class Gateway(Service):
         if settings.serves("devicelink") and not is_mine(settings.devicelink.host):
             raise ConfigError(f"devicelink.host: {settings.devicelink.host} is not this machine's")
         await self._parts.store.start()
+        await self.core.join()
         password = settings.devicehive.admin_password
         if any(settings.serves(api) for api in TOKEN_APIS):
             await bootstrap(
                 self._parts.store, self.core.passwords, settings.devicehive.admin_login,
                 None if password is None else password.reveal(),
             )  # fmt: skip
-        await self.core.plugins.start()
+        if self.core.warden:
+            await self.core.plugins.start()
         self.core.start()
         for part in self._parts.parts:
             await part.start()
         for api in self._started():
             api.start()
         self._serving = True
-        for listen, port in zip(settings.listen, self.ports, strict=True):
+        served = [
+            *zip((", ".join(each.serve) for each in settings.listen), self.ports, strict=False)
+        ]
+        if self._forwarding is not None:
+            # First, as what clients ask of other nodes may lead back here.
+            served.insert(0, ("the other nodes", self.ports[-1]))
+        for what, port in served:
             if hasattr(port, "startReading"):
                 port.startReading()
-            self.log.info(
-                "serving {apis} on {address}", apis=", ".join(listen.serve), address=address(port)
-            )
+            self.log.info("serving {apis} on {address}", apis=what, address=address(port))
 
     # Stop
 
@@ -143,13 +173,20 @@ class Gateway(Service):
         timeout = self.settings.service.drain_timeout
         self._serving = False
         self.log.info("stopping")
-        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports])
+        public = len(self.settings.listen)
+        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports[:public]])
         stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._started()]
-        await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites)])
+        await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites[:public])])
+        # What has just come to its end may have needed the other nodes, and they this one.
+        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports[public:]])
+        await DeferredList([site.shutdown(timeout) for site in self._sites[public:]])
+        if self._forwarding is not None:
+            self._forwarding.close()
         self._parts.lines.close()
         for part in self._parts.parts:
             await part.stop()
         self.core.stop()
+        await self.core.leave()
         await self._parts.store.stop()
         self.log.info("stopped")
 
@@ -161,9 +198,9 @@ def _hold(port: IListeningPort) -> IListeningPort:
     return port
 
 
-def _cannot_listen(failure: Failure, listen: Listen) -> None:
+def _cannot_listen(failure: Failure, endpoint: str) -> None:
     reason = getattr(failure.value, "socketError", None) or failure.getErrorMessage()
-    raise ConfigError(f"cannot listen on {listen.endpoint}: {reason}")
+    raise ConfigError(f"cannot listen on {endpoint}: {reason}")
 
 
 def address(port: IListeningPort) -> str:

@@ -134,6 +134,7 @@ def makeService(options: Options) -> IService:
     gateway = Gateway(options["settings"], reactor)
     gateway.setServiceParent(parent)
     gateway.ready.addCallbacks(_settle, _failed, errbackArgs=(reactor,))
+    gateway.broken.addErrback(_failed, reactor)
     if options["dev"]:
         from gatewayd.dev import Welcome  # an installation needs no simulator
 

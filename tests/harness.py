@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from socket import socket as open_tcp
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
-import attrs
 import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.task import deferLater
 
-from gatewayd.configuration import DeviceHive, Limits, Listen, Secret, Service, Settings, Storage
-from gatewayd.service import Gateway
+from gatewayd.configuration import DeviceHive, Limits, Listen, Node, Secret, Service, Settings
+from gatewayd.service import Gateway, wall_ms
+from gatewayd.storage.pg.store import PostgresStore
+from tests.stores import stores
 
 reactor: Any = _reactor
 
@@ -24,21 +29,36 @@ PASSWORD = "dhadmin_#911"
 SECRET = "devicehive"
 #: Seconds that anything may take before the test fails.
 PATIENCE = 30.0
+#: Whether a gateway of the tests is two nodes on one store, which is in PostgreSQL then.
+TWO_NODES = os.environ.get("GATEWAYD_TEST_NODES", "1") == "2"
+_NAMES = ("a", "b")
 _DEVICEHIVE = DeviceHive(jwt_secret=Secret(SECRET), admin_password=Secret(PASSWORD))
 
 
 def make_settings(path: Path, **limits: Any) -> Settings:
-    """Return settings for a gateway on free ports with its database at ``path``."""
+    """Return settings for a gateway on free ports with the store of ``path``."""
     return Settings(
         listen=[
             Listen(endpoint="tcp:0:interface=127.0.0.1", serve=["devicehive"]),
             Listen(endpoint="tcp:0:interface=127.0.0.1", serve=["ops"]),
         ],
-        storage=Storage(url=Secret(f"sqlite:///{path}")),
+        storage=stores.storage(path),
+        node=_node(_NAMES[0]) if TWO_NODES else Node(),
         devicehive=_DEVICEHIVE,
         limits=Limits(**limits),
         service=Service(drain_timeout=2.0),
     )
+
+
+def _node(name: str) -> Node:
+    """Return the settings of one of two nodes."""
+    with open_tcp() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return Node(
+        name=name, internal=f"tcp:{port}:interface=127.0.0.1",
+        advertise=f"http://127.0.0.1:{port}", cluster_key=Secret("what the nodes have in common"),
+    )  # fmt: skip
 
 
 class Socket(WebSocketClientProtocol):
@@ -112,31 +132,60 @@ async def open_socket(port: int, path: str = "/websocket", **headers: str) -> So
 
 
 class Daemon:
-    """A gateway that runs in this process."""
+    """A gateway that runs in this process.
 
-    def __init__(self, settings: Settings) -> None:
-        self.gateway = Gateway(settings, reactor)
+    :param clock: its reactor. :param wall: its time of day in ms.
+    :ivar far: the gateway of the other side, device or client, in tests that are marked
+        ``cross_node``: another node on the same store where there are two of them, else itself.
+    """
+
+    _other: Daemon | None = None
+
+    def __init__(
+        self, settings: Settings, clock: Any = reactor, wall: Callable[[], int] = wall_ms
+    ) -> None:
+        self.gateway = Gateway(settings, clock, wall)
         self.core = self.gateway.core
         self.sockets: list[Socket] = []
 
+    @property
+    def far(self) -> Daemon:
+        return self._other or self
+
     async def start(self) -> None:
-        """Start it; a database that is not there yet is what a first start leaves."""
-        path = self.gateway.settings.storage.path
-        if self._usual and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes((await first_start()).database)
+        """Start it; a store that is not there yet is what a first start leaves."""
+        storage = self.gateway.settings.storage
+        if self._usual and not stores.exists(storage):
+            await administrator_token()
+            stores.furnish(storage)
         await self.run()
 
     async def run(self) -> None:
-        """Start it with the database that is there; without one, for the first time."""
+        """Start it with the store that is there; without one, for the first time."""
+        storage = self.gateway.settings.storage
+        if not stores.exists(storage):
+            stores.create(storage)
+        if self.core.membership is not None:
+            # A lease is in the time of the database, which no test puts forward.
+            self.core.membership._clock = reactor
         self.gateway.privilegedStartService()
         self.gateway.startService()
         await self.gateway.ready.addTimeout(PATIENCE, reactor)
+        if TWO_NODES and self.gateway.settings.node.name == _NAMES[0]:
+            settings = msgspec.structs.replace(self.gateway.settings, node=_node(_NAMES[1]))
+            self._other = Daemon(settings, self.gateway.reactor, self.core.wall)
+            await self._other.run()
+            assert self.core.membership is not None
+            # Or it would hear of the other one at its next renewal, seconds later.
+            await self.core.membership._renew()
 
     async def stop(self) -> None:
         """Close what the test left open, and stop."""
         for socket in self.sockets:
             await socket.bye()
+        if self._other is not None:
+            other, self._other = self._other, None
+            await other.stop()
         await self.gateway.stopService().addTimeout(PATIENCE, reactor)
 
     @property
@@ -156,6 +205,23 @@ class Daemon:
         port: int = self.gateway.ports[1].getHost().port  # type: ignore[attr-defined]
         return port
 
+    async def level(self) -> None:
+        """Wait until the other node, if there is one, has heard of all that is recorded here."""
+        here, there = cast("PostgresStore", self.core.store), self.far.core.store
+        end = reactor.seconds() + PATIENCE
+        while self._other and cast("PostgresStore", there).tail.position < here.tail.position:
+            assert reactor.seconds() < end, "it was never heard of"
+            await deferLater(reactor, 0)
+
+    async def sees(self, device_id: str) -> None:
+        """Wait until it knows that a device is attached, which may be to the other node."""
+        device = await self.core.registry.device(device_id)
+        assert device is not None
+        end = reactor.seconds() + PATIENCE
+        while not self.core.presence.of(device):
+            assert reactor.seconds() < end, "it was never attached"
+            await deferLater(reactor, 0)
+
     async def connect(self, path: str = "/websocket", **headers: str) -> Socket:
         """Open a socket that is closed with the daemon."""
         socket = await open_socket(self.port, path, **headers)
@@ -168,7 +234,7 @@ class Daemon:
         """Open a socket and authenticate it."""
         socket = await self.connect(path)
         if self._usual and (login, password) == (ADMIN, PASSWORD):
-            token = (await first_start()).token
+            token = await administrator_token()
         else:
             token = await access_token(socket, login, password)
         reply = await socket.ask("authenticate", token=token)
@@ -184,23 +250,16 @@ async def access_token(socket: Socket, login: str, password: str) -> str:
     return token
 
 
-@attrs.frozen
-class FirstStart:
-    """What a first start leaves.
+#: The token of the first start, once there was one.
+_tokens: list[str] = []
 
-    :ivar database: the content of its file. :ivar token: an access token of its administrator.
+
+async def administrator_token() -> str:
+    """Return an access token of what a first start leaves.
+
+    Such a start takes longer than most tests, so there is one, whose store is kept for the others.
     """
-
-    database: bytes
-    token: str
-
-
-_first: list[FirstStart] = []
-
-
-async def first_start() -> FirstStart:
-    """Start a gateway for the first time, which takes longer than most tests, only once."""
-    if not _first:
+    if not _tokens:
         with TemporaryDirectory() as directory:
             settings = make_settings(Path(directory, "gatewayd.db"))
             # The token outlives the slowest run of the tests.
@@ -209,5 +268,7 @@ async def first_start() -> FirstStart:
             await daemon.run()
             token = await access_token(await daemon.connect(), ADMIN, PASSWORD)
             await daemon.stop()
-            _first.append(FirstStart(settings.storage.path.read_bytes(), token))
-    return _first[0]
+            stores.keep(settings.storage)
+            stores.drop(Path(directory))
+            _tokens.append(token)
+    return _tokens[0]

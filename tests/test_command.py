@@ -54,6 +54,9 @@ async def test_interrupt(server: FakeServer, data: Path) -> None:
         (["simulate", "--login", "x"], 2, "gatewayd simulate: --login and --password-file need"),
         (["import-devicehive", "x"], 2, "the following arguments are required: --config\n"),
         (["import-devicehive", "--config", "x"], 2, "are required: DIRECTORY\n"),
+        (["migrate"], 2, "gatewayd migrate: the following arguments are required: --config\n"),
+        (["export", "--output", "x"], 2, "the following arguments are required: --config\n"),
+        (["import"], 2, "gatewayd import: the following arguments are required: --config\n"),
         (["simulate", "--interval", "0"], 2, "argument --interval: too short: '0'\n"),
     ],
 )

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulator": {"client"},
     "talk": {"client", "configuration", ""},
     "verbs": {"talk", "client"},
-    "moving": {"service", "storage", "configuration", "core", "errors"},
+    "moving": {"service", "storage", "configuration", "core", "errors", ""},
     "__main__": {
         "talk",
         "simulator",

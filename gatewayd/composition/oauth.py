@@ -13,6 +13,7 @@ from gatewayd.configuration import OAuth as OAuthSettings
 from gatewayd.configuration import Settings
 from gatewayd.core.access import Action
 from gatewayd.core.authorization_server import AuthorizationServer, ClientAccount
+from gatewayd.core.cluster import ChangeKind
 from gatewayd.core.gateway import Core
 from gatewayd.core.issuers import Issuer, Issuers
 from gatewayd.core.key_sets import FixedKeys, KeySet, RemoteKeys
@@ -41,6 +42,8 @@ class OAuthPart:
             lifetime=int(settings.oauth.token_lifetime * 1000),
         )
         self._keys = SigningKeys(core.store, in_thread, wall, reactor, rotation)
+        if core.following is not None:
+            core.following.on(ChangeKind.SIGNING_KEY, self._keys.changed)
         server = _authorization_server(settings.oauth, self._keys, wall)
         issuers = [_issuer(each, reactor) for each in settings.cloudrelay.issuer]
         core.authentication.issuers = Issuers(issuers, wall, server)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
 from gatewayd.api.devicehive.api import DeviceHive, DeviceHiveLimits
 from gatewayd.api.devicelink.api import DeviceLink
+from gatewayd.api.devicelink.elsewhere import OtherNodes
 from gatewayd.api.iotkit.api import IotKit, IotKitAlone
+from gatewayd.composition.forwarding import Forwarding
 from gatewayd.composition.iotkit import IotKitPart
 from gatewayd.composition.oauth import OAuthPart
 from gatewayd.composition.part import Api, Part
@@ -25,6 +29,7 @@ from gatewayd.core.gateway import Core
 from gatewayd.core.interfaces import Store
 from gatewayd.core.line import Address, Rebind
 from gatewayd.core.links import LinkRules, Links
+from gatewayd.core.membership import NodeTerms
 from gatewayd.core.tokens import TokenAuthority, decode_secret
 from gatewayd.storage.pg.store import PostgresStore
 from gatewayd.storage.sqlite import SQLiteStore
@@ -38,10 +43,13 @@ from gatewayd.transport.websocket import WebSocketLimits
 class Composition:
     """The parts of a daemon.
 
-    :param ports: returns the listeners that are open now.
+    :param wall: the time of day in ms. :param ports: returns the listeners that are open now.
+    :param shared_clock: go by the clock of a store that is shared, instead of ``wall``.
+    :ivar wall: by what everything goes.
     :ivar apis: those that a listener serves; each by the name in the settings that serves it.
     :ivar parts: what some of them stand on.
     :ivar links: None when no listener serves them.
+    :ivar forwarding: None when there are no other nodes, or they do not reach each other.
     """
 
     def __init__(
@@ -50,33 +58,46 @@ class Composition:
         reactor: Any,
         wall: Callable[[], int],
         ports: Callable[[], Sequence[IListeningPort]],
+        *,
+        shared_clock: bool = False,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._ports = ports
         self._place = cache(_place)  # every relayed request asks, and ports stay where they are
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        self.store = _store(settings, reactor, wall)
-        retention = int(settings.storage.retention * 1000)
-        self.core = Core(self.store, _tokens(settings, wall), in_thread, wall, reactor, retention)
+        self.store = _store(settings, reactor, wall, shared_clock)
+        if shared_clock and self.store.cluster is not None:
+            wall = self.store.cluster.now
+        self.wall = wall
+        self.core = Core(
+            self.store, _tokens(settings, wall), in_thread, wall, reactor,
+            int(settings.storage.retention * 1000), _node_terms(settings),
+        )  # fmt: skip
         self.lines = SocketLines(PortPool(*settings.devicelink.port_range, reactor), reactor)
         self.links: Links | None = None
         self.parts: list[Part] = []
         self.apis: dict[str, list[Api]] = {}
         names = Names(in_thread, reactor)
+        self.forwarding: Forwarding | None = None
+        peers = self.core.membership
+        if peers is not None and settings.node.internal is not None:
+            self.forwarding = Forwarding(settings, peers, names, reactor)
         if settings.serves("devicehive"):
             self.apis["devicehive"] = [_devicehive(settings, self.core, reactor)]
         if settings.serves("devicelink"):
             self.links = self._links(names)
-            advertise = settings.devicelink.advertise
-            self.apis["devicelink"] = [DeviceLink(self.links, self.core.authentication, advertise)]
+            self.apis["devicelink"] = [self._devicelink(self.links)]
         if settings.serves("cloudrelay"):
             relay = settings.cloudrelay
             addresses = self._addresses(
                 relay.allowed_device_nets, relay.allowed_device_ports, names
             )
             self._add("cloudrelay", OAuthPart(settings, self.core, in_thread, reactor, wall))
-            self._add("cloudrelay", Relaying(settings, self.core, addresses, reactor, wall))
+            self._add(
+                "cloudrelay",
+                Relaying(settings, self.core, addresses, reactor, wall, self.forwarding),
+            )
         sockets = _web_sockets(settings)
         if settings.serves("iotkit"):
             self._add("iotkit", IotKitPart(settings, self.core, sockets, reactor, wall))
@@ -101,10 +122,20 @@ class Composition:
         )
         links = Links(
             _link_rules(settings), core.registry, core.timeline, addresses, self.lines,
-            self._reactor,
+            self._reactor, "" if self.forwarding is None else self.forwarding.elsewhere.tag,
         )  # fmt: skip
         core.devices.deleted.append(links.device_deleted)
         return links
+
+    def _devicelink(self, links: Links) -> DeviceLink:
+        authentication, forwarding = self.core.authentication, self.forwarding
+        advertise = self._settings.devicelink.advertise
+        if forwarding is None:
+            return DeviceLink(links, authentication, advertise)
+        # The host that a client has asked may be any node's, but the ports are this one's.
+        advertise = advertise or urlsplit(self._settings.node.advertise or "").hostname
+        forwarding.mounts.append(DeviceLink(links, authentication, advertise))
+        return DeviceLink(links, authentication, advertise, OtherNodes(forwarding.elsewhere))
 
     def _addresses(
         self,
@@ -130,24 +161,49 @@ def _place(port: IListeningPort) -> Address | None:
     return Address(host.host, host.port) if hasattr(host, "port") else None
 
 
-def _store(settings: Settings, reactor: Any, wall: Callable[[], int]) -> Store:
+def _store(settings: Settings, reactor: Any, wall: Callable[[], int], shared_clock: bool) -> Store:
     pending = settings.limits.pending_writes
     if settings.storage.is_shared:
         assert settings.storage.url is not None
-        return PostgresStore(settings.storage.url.reveal(), reactor, wall, pending=pending)
+        return PostgresStore(
+            settings.storage.url.reveal(), reactor, wall, pending=pending,
+            shared_clock=shared_clock, node=settings.node.name,
+            lease=int(settings.node.lease * 1000),
+        )  # fmt: skip
     return SQLiteStore(settings.storage.path, reactor, wall, pending=pending)
 
 
 def _tokens(settings: Settings, wall: Callable[[], int]) -> TokenAuthority:
     devicehive = settings.devicehive
-    if devicehive.jwt_secret is None:
-        key = os.urandom(32)  # nothing is served that could show or take a token
-    else:
-        key = decode_secret(devicehive.jwt_secret.reveal(), devicehive.jwt_secret_encoding)
+    # Without a secret nothing is served that could show or take a token.
+    key = _token_key(settings) or os.urandom(32)
     return TokenAuthority(
         key, wall, int(devicehive.access_token_lifetime * 1000),
         int(devicehive.refresh_token_lifetime * 1000),
     )  # fmt: skip
+
+
+def _token_key(settings: Settings) -> bytes:
+    """Return what signs tokens; b"" when nothing does."""
+    devicehive = settings.devicehive
+    if devicehive.jwt_secret is None:
+        return b""
+    return decode_secret(devicehive.jwt_secret.reveal(), devicehive.jwt_secret_encoding)
+
+
+def _node_terms(settings: Settings) -> NodeTerms:
+    node = settings.node
+    return NodeTerms(
+        advertise=node.advertise or "", fingerprint=_fingerprint(settings), lease=node.lease
+    )
+
+
+def _fingerprint(settings: Settings) -> bytes:
+    """Return by what the nodes see whether they have the same secrets; it tells none of them."""
+    cluster_key = settings.node.cluster_key
+    key = b"" if cluster_key is None else cluster_key.reveal().encode()
+    tokens = hmac.digest(_token_key(settings), b"gatewayd fingerprint of tokens", "sha256")
+    return hmac.digest(key, b"gatewayd fingerprint of nodes\0" + tokens, "sha256")
 
 
 def _devicehive(settings: Settings, core: Core, reactor: Any) -> DeviceHive:

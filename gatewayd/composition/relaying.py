@@ -7,10 +7,12 @@ from typing import Any
 
 from gatewayd.api.cloudrelay.api import CloudRelay, RelayWire
 from gatewayd.api.cloudrelay.blobs import PATH as BLOBS
-from gatewayd.api.cloudrelay.blobs import Blobs
+from gatewayd.api.cloudrelay.blobs import Blobs, BlobsAlone
+from gatewayd.composition.forwarding import Forwarding
 from gatewayd.composition.part import Api
 from gatewayd.configuration import Settings
 from gatewayd.core.addresses import Addresses
+from gatewayd.core.cluster import ChangeKind
 from gatewayd.core.device_logins import DeviceLogins
 from gatewayd.core.gateway import Core
 from gatewayd.core.invocations import Invocations
@@ -27,6 +29,7 @@ from gatewayd.transport.body import BodyRoom, BodyRules
 class Relaying:
     """The ways to devices, and what is kept of requests on them.
 
+    :param forwarding: the ways to the other nodes; None: there are none.
     :ivar apis: what a listener serves for them.
     """
 
@@ -37,11 +40,15 @@ class Relaying:
         addresses: Addresses,
         reactor: Any,
         wall: Callable[[], int],
+        forwarding: Forwarding | None = None,
     ) -> None:
         relay = settings.cloudrelay
-        spool = Spool(reactor)
+        elsewhere = None if forwarding is None else forwarding.elsewhere
+        spool = Spool(reactor, None if elsewhere is None else elsewhere.ticket)
         invocations = Invocations(core.store, core.timeline, core.presence, core.registry, reactor)
         logins = DeviceLogins(core.store, core.registry)
+        if core.following is not None:
+            core.following.on(ChangeKind.DEVICE_LOGIN, logins.follow)
         attached = AttachedDevices(
             invocations, spool, place=BLOBS, inline=relay.inline, upload=relay.body,
             passed=relay.response_headers,
@@ -57,6 +64,7 @@ class Relaying:
         self._kept = KeptCalls(
             core.store, calls, ways.queue, keep=int(relay.results * 1000),
             patience=int(relay.patience), clock=reactor, wall=wall,
+            shared=core.cluster is not None,
         )  # fmt: skip
         core.sweeps.append(self._kept.sweep)
         wire = RelayWire(
@@ -64,9 +72,12 @@ class Relaying:
             public_url=relay.public_url,
         )  # fmt: skip
         bodies = BodyRules(relay.body, idle=relay.body_idle, room=BodyRoom(relay.spool))
+        blobs = Blobs(spool, elsewhere, relay.body)
         self.apis: list[Api] = [
-            CloudRelay(calls, self._kept, logins, core.authentication, Blobs(spool), bodies, wire)
+            CloudRelay(calls, self._kept, logins, core.authentication, blobs, bodies, wire)
         ]
+        if forwarding is not None:
+            forwarding.mounts.append(BlobsAlone(Blobs(spool), bodies))
 
     async def start(self) -> None:
         """Do nothing: connections to devices come with the requests."""

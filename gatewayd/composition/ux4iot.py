@@ -19,12 +19,14 @@ from gatewayd.api.ux4iot.rules import Ux4IotRules
 from gatewayd.composition.part import Api
 from gatewayd.configuration import Settings
 from gatewayd.configuration import Ux4Iot as Ux4IotSettings
+from gatewayd.core.cluster import ChangeKind
 from gatewayd.core.device_secrets import DeviceSecrets
 from gatewayd.core.gateway import Core
 from gatewayd.core.hub.hub import Hub, HubRules
 from gatewayd.core.hub.methods import Methods
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.live_sessions import LiveSessions, SessionRules
+from gatewayd.core.shared_sessions import SharedSessions
 from gatewayd.device.iot_hub import IotHub, read_connection_string
 from gatewayd.errors import ConfigError
 from gatewayd.log import threshold
@@ -57,7 +59,7 @@ class Ux4IotPart:
         self._trouble = ""
         self._upstream = self._iot_hub(ux4iot, reactor, wall)
         self._hub = hub = Hub(core, _hub_rules(ux4iot), reactor)
-        self._sessions = sessions = LiveSessions(core.store, wall, reactor, _session_rules(ux4iot))
+        self._sessions = sessions = _live_sessions(core, wall, reactor, _session_rules(ux4iot))
         invocations = Invocations(core.store, core.timeline, core.presence, core.registry, reactor)
         methods = Methods(core.registry, invocations, self._upstream)
         rest = Ux4IotRest(
@@ -66,6 +68,8 @@ class Ux4IotPart:
         )  # fmt: skip
         live = Live(sessions, hub, core.registry, rules, sockets, reactor, wall)
         secrets = DeviceSecrets(core.store, core.registry)
+        if core.following is not None:
+            core.following.on(ChangeKind.DEVICE_SECRET, secrets.follow)
         access = Access(rules.keys, sessions)
         self.apis: list[Api] = [
             # Before the rest, which takes everything below its prefix.
@@ -101,6 +105,15 @@ class Ux4IotPart:
         await self._hub.stop()
         if self._upstream is not None:
             await self._upstream.stop()
+
+
+def _live_sessions(
+    core: Core, wall: Callable[[], int], reactor: Any, rules: SessionRules
+) -> LiveSessions:
+    cluster, membership, following = core.store.cluster, core.membership, core.following
+    if cluster is None or membership is None or following is None:
+        return LiveSessions(core.store, wall, reactor, rules)
+    return SharedSessions(core.store, wall, reactor, rules, cluster, membership, following)
 
 
 def _rules(settings: Ux4IotSettings) -> Ux4IotRules:

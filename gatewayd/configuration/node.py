@@ -6,14 +6,23 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gatewayd.configuration.section import BaseUrl, FileName, NodeName, Secret, Section, TextFile
+from gatewayd.configuration.section import (
+    BaseUrl,
+    Duration,
+    FileName,
+    NodeName,
+    Secret,
+    Section,
+    TextFile,
+)
 
 
 class Node(Section, frozen=True):
     """This process among those that share a PostgreSQL database; not for SQLite.
 
-    The last three go together, and are the same kind for all nodes. Without them a node does its
-    work, but what others hold of a link or of a large body is out of its reach.
+    Where it listens, how that is reached and the key go together, and are the same kind for all
+    nodes. Without them a node does its work, but what others hold of a link or of a large body is
+    out of its reach.
     """
 
     name: Annotated[
@@ -41,9 +50,9 @@ class Node(Section, frozen=True):
             "same. This or `cluster_key_file`."
         ),
     ] = None
-    cluster_key_file: Annotated[
-        FileName | None, Meta(description="A file that holds the key.")
-    ] = None
+    cluster_key_file: Annotated[FileName | None, Meta(description="A file that holds the key.")] = (
+        None
+    )
     cluster_ca_file: Annotated[
         TextFile | None,
         Meta(
@@ -51,3 +60,13 @@ class Node(Section, frozen=True):
             "known; without it, those that the machine trusts."
         ),
     ] = None
+    lease: Annotated[
+        Duration,
+        Meta(
+            description="How long the others take this node for alive when it is not heard of any "
+            "more; its devices count as connected until then. A node that cannot reach the "
+            "database lets its devices go before.",
+            ge=3.0,
+            le=60.0,
+        ),
+    ] = 10.0

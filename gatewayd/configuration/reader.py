@@ -213,7 +213,7 @@ class Reader:
         if url is not None and not Storage(url=url).is_shared:
             allowed = "allowed: without it, or with storage.url of a PostgreSQL database"
             self.problems.add("node", f"set with an SQLite database, which has one node; {allowed}")
-        if isinstance(table, dict) and table.keys() - {"name"}:
+        if isinstance(table, dict) and table.keys() - {"name", "lease"}:
             for name in ("internal", "advertise"):
                 if name not in table:
                     why = "internal, advertise and the cluster key go together"

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from twisted.internet.defer import Deferred
 
-from gatewayd.core.model import Device
+from gatewayd.core.model import Device, Plugin
 
 #: ms for which a lease holds, by the clock of the store.
 LEASE = 10_000
@@ -149,3 +149,18 @@ class ClusterStore(Protocol):
 
     def follow(self, observer: ChangeObserver) -> None:
         """Call ``observer`` with what other nodes change from now on."""
+
+    def plugin_joined(self, plugin_id: int) -> Deferred[None]:
+        """Know that this node has connections of a plugin; of one that is gone nothing is kept.
+
+        :raises Unavailable: this node has no lease, or the store cannot be reached.
+        """
+
+    def plugin_left(self, plugin_id: int) -> Deferred[bool]:
+        """Know that it has none any more; fires with whether no living node has any.
+
+        :raises Unavailable:
+        """
+
+    def orphaned_plugins(self) -> Deferred[list[Plugin]]:
+        """List the active plugins that no living node has connections of."""

@@ -42,7 +42,7 @@ class Configuration:
         if not 1 <= len(value) <= VALUE_LENGTH:
             raise Invalid("configuration", "value", value, "length")
         setting = await self._store.put_setting(name, value)
-        self._changed(name)
+        self.changed(name)
         return setting
 
     async def delete(self, principal: Principal, name: str) -> None:
@@ -50,11 +50,15 @@ class Configuration:
         principal.require(Action.CONFIGURATION_MANAGE)
         if not await self._store.delete_setting(name):
             raise NotFound("configuration", name)
-        self._changed(name)
+        self.changed(name)
 
-    def _changed(self, name: str) -> None:
+    def changed(self, name: str | None = None) -> None:
+        """Know that a value was changed, or, without a name, that any may have been."""
         self._changes += 1
-        self._numbers.pop(name, None)
+        if name is None:
+            self._numbers.clear()
+        else:
+            self._numbers.pop(name, None)
 
     async def number(self, name: str) -> int:
         """Return a value that is a number, or its default when it is missing or no number."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.addresses import base_url
 from gatewayd.core.cache import ReadThrough
+from gatewayd.core.cluster import Change, ChangeKind
 from gatewayd.core.interfaces import Vault
 from gatewayd.core.model import Device, DeviceLogin
 from gatewayd.core.registry import Registry
@@ -34,6 +36,13 @@ class DeviceLogins:
 
     def _read(self, uid: int) -> Deferred[DeviceLogin | _Nothing | None]:
         return self._vault.device_login(uid).addCallback(lambda login: login or _NOTHING)
+
+    def follow(self, change: Change) -> None:
+        """Know that another node has changed something."""
+        if change.kind is ChangeKind.ALL:
+            self._known.clear()
+        else:
+            self._known.drop(msgspec.json.decode(change.subject, type=int))
 
     async def find(self, principal: Principal, device_id: str) -> Device:
         """Return a device whose login the principal may see and change.
@@ -72,9 +81,9 @@ class DeviceLogins:
             raise NoAddress("its data has no address.baseUrl")
         login = DeviceLogin(base_url=place.text, username=username, password=password, ca=ca)
         await self._vault.set_device_login(device.uid, login)
-        self._known.put(device.uid, login)
+        self._known.drop(device.uid)
 
     async def forget(self, device: Device) -> None:
         """Forget how a device lets the gateway in."""
         await self._vault.set_device_login(device.uid, None)
-        self._known.put(device.uid, _NOTHING)
+        self._known.drop(device.uid)

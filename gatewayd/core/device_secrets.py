@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.cache import ReadThrough
+from gatewayd.core.cluster import Change, ChangeKind
 from gatewayd.core.interfaces import Vault
 from gatewayd.core.model import Device
 from gatewayd.core.registry import Registry
@@ -36,6 +38,13 @@ class DeviceSecrets:
         # A device without a key is remembered as such.
         return self._vault.device_secret(uid).addCallback(lambda secret: secret or b"")
 
+    def follow(self, change: Change) -> None:
+        """Know that another node has changed something."""
+        if change.kind is ChangeKind.ALL:
+            self._known.clear()
+        else:
+            self._known.drop(msgspec.json.decode(change.subject, type=int))
+
     async def find(self, principal: Principal, device_id: str) -> Device:
         """Return a device whose key the principal may change.
 
@@ -56,12 +65,12 @@ class DeviceSecrets:
         if not SHORTEST <= len(secret) <= LONGEST:
             raise Invalid("device", "key", None, "length")
         await self._vault.set_device_secret(device.uid, secret)
-        self._known.put(device.uid, secret)
+        self._known.drop(device.uid)
 
     async def forget(self, device: Device) -> None:
         """Let a device sign no more. :raises NotFound: the device is gone."""
         await self._vault.set_device_secret(device.uid, None)
-        self._known.put(device.uid, b"")
+        self._known.drop(device.uid)
 
     async def by_signature(self, device_id: str, signature: Signature, now: int) -> Device:
         """Return the device that has signed.

@@ -14,8 +14,10 @@ from gatewayd.core.authentication import Authentication
 from gatewayd.core.commands import Commands
 from gatewayd.core.configuration import Configuration
 from gatewayd.core.devices import Devices
+from gatewayd.core.following import Following
 from gatewayd.core.groups import Groups
 from gatewayd.core.interfaces import Store
+from gatewayd.core.membership import Membership, NodeTerms
 from gatewayd.core.model import GroupKind
 from gatewayd.core.notifications import Notifications
 from gatewayd.core.passwords import Passwords, RunInThread
@@ -37,6 +39,9 @@ class Core:
     :param wall: the time of day in ms.
     :param clock: for timers.
     :param retention: ms for which events and commands are kept.
+    :param node: what this process is among those that share the store.
+    :ivar cluster: what is kept with other nodes; so membership and following. None when nobody
+        shares the store.
     """
 
     log = Logger()
@@ -49,12 +54,14 @@ class Core:
         wall: Callable[[], int],
         clock: IReactorTime,
         retention: int,
+        node: NodeTerms = NodeTerms(),  # noqa: B008 - it is frozen
     ) -> None:
         self.store = store
         self.wall = wall
         self.registry = Registry(store)
         self.timeline = Timeline(store, wall, lambda function: clock.callLater(0, function))
-        self.presence = Presence(self.timeline)
+        self.cluster = store.cluster
+        self.presence = Presence(self.timeline, self.cluster)
         self.devices = Devices(store, self.registry, self.timeline)
         self.devices.deleted.append(self.presence.forget)
         self.networks = Groups(GroupKind.NETWORK, store, self.registry, self.devices)
@@ -69,6 +76,16 @@ class Core:
             tokens, self.users, self.registry, self.configuration, self.passwords, store, wall
         )
         self.plugins = Plugins(store, self.registry, self.timeline, tokens)
+        self.membership: Membership | None = None
+        self.following: Following | None = None
+        if self.cluster is not None:
+            self.following = Following(
+                self.cluster, self.registry, self.devices, self.plugins, self.configuration, clock
+            )
+            self.membership = membership = Membership(
+                self.cluster, self.presence, self.plugins, clock, node
+            )
+            self.registry.contested = lambda: not membership.alone
         #: what else forgets something from time to time
         self.sweeps: list[Callable[[], Coroutine[Deferred[Any], Any, None]]] = []
         self._retention = retention
@@ -78,6 +95,28 @@ class Core:
     def groups(self, kind: GroupKind) -> Groups:
         """Return the networks or the device types."""
         return self.networks if kind is GroupKind.NETWORK else self.types
+
+    @property
+    def warden(self) -> bool:
+        """Whether this node does what one has to do for all."""
+        return self.membership is None or self.membership.warden
+
+    async def join(self) -> None:
+        """Be a node among those that share the store, if it can be shared.
+
+        :raises ConfigError: this cannot be one of them. :raises Unavailable:
+        """
+        if self.membership is not None:
+            await self.membership.start()
+            await self.presence.start()
+
+    async def leave(self) -> None:
+        """Be none any more; nothing is attached by then."""
+        if self.following is not None:
+            self.following.stop()
+        if self.membership is not None:
+            await self.timeline.settle()  # without a lease nothing is recorded any more
+            await self.membership.stop()
 
     def start(self) -> None:
         """Begin to drop what is older than the retention."""
@@ -92,9 +131,14 @@ class Core:
         return Deferred.fromCoroutine(self._sweep_all())
 
     async def _sweep_all(self) -> None:
-        """Drop everything that is too old, a piece at a time so that writers are not held up."""
+        """Drop everything that is too old, a piece at a time so that writers are not held up.
+
+        One node does so with what all share.
+        """
         try:
-            while await self.store.sweep(self.wall() - self._retention, _SWEEP_ROWS):
+            while self.warden:
+                if not await self.store.sweep(self.wall() - self._retention, _SWEEP_ROWS):
+                    break
                 if not self._sweeper.running:
                     return
             for sweep in self.sweeps:

@@ -57,7 +57,10 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to become of a stored session; one that is not known is stored first."""
+    """What is to become of a stored session; one that is not known is stored first.
+
+    :ivar used: ms since the epoch: when it was used last.
+    """
 
     id: str
     by_grant: bool = False
@@ -66,3 +69,4 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     revoked: frozenset[Grant] = frozenset()
     subscribed: frozenset[Grant] = frozenset()
     unsubscribed: frozenset[Grant] = frozenset()
+    used: int = 0

@@ -311,11 +311,23 @@ class SessionStore(Protocol):
     def live_sessions(self) -> Deferred[list[StoredSession]]:
         """List all of them."""
 
+    def live_session(self, session_id: str) -> Deferred[StoredSession | None]:
+        """Return one."""
+
     def change_session(self, change: SessionChange) -> Deferred[None]:
-        """Change one, or store it."""
+        """Change one, or store it; and know when it was used, if that is later than known."""
+
+    def touch_sessions(self, ids: Sequence[str], now: int) -> Deferred[None]:
+        """Know that some are used at ``now`` (ms); unknown ones are ignored."""
 
     def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
         """Forget some with all that was granted to them; unknown ones are ignored."""
+
+    def drop_unused_sessions(self, ids: Sequence[str], before: int) -> Deferred[list[str]]:
+        """Forget those of some that were used last before that (ms).
+
+        Fires with the ids, sorted, of those that are not there any more, or never were.
+        """
 
 
 class Store(Log, Directory, Vault, RelayCalls, Shadows, SessionStore, Protocol):

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,6 +38,8 @@ Result = TypeVar("Result")
 #: Bytes of everything that is kept.
 ROOM = 256 * 1024 * 1024
 _SWEEP = 50
+#: Seconds until an answer that another node will have is looked for again.
+_LOOK = 0.5
 #: Instead of the number of a command: it is being recorded, or was when the gateway stopped.
 _RECORDING = 0
 
@@ -87,6 +90,7 @@ class KeptCalls:
     :param patience: seconds for which a request is left for a device that is away.
     :param wall: the time of day in ms.
     :param room: bytes of everything that is kept.
+    :param shared: whether other nodes may carry out calls that are found in the store.
     """
 
     log = Logger()
@@ -101,6 +105,8 @@ class KeptCalls:
         clock: IReactorTime,
         wall: Callable[[], int],
         room: int = ROOM,
+        *,
+        shared: bool = False,
     ) -> None:
         self._store = store
         self._relay = relay
@@ -110,6 +116,7 @@ class KeptCalls:
         self._clock = clock
         self._wall = wall
         self._room = room
+        self._shared = shared
         #: bytes that are kept, as far as known
         self._kept = 0
         self._stopping = False
@@ -204,7 +211,7 @@ class KeptCalls:
             return await self._run(call, principal, device, request, told=False)
         if known.id in self._running:
             raise Conflict("running")
-        if known.status is None and known.command is None:
+        if known.status is None and known.command is None and not self._may_run(known):
             raise Conflict("unknown")
         answer = await self._outcome(device, known, 0)
         if answer is None:  # it was left for the device
@@ -316,12 +323,30 @@ class KeptCalls:
             return await self._left(device, call.command, wait)
         running = self._running.get(call.id)
         if running is None:
-            # It ended just now, or this gateway was stopped while it was under way.
-            again = await self._store.call(call.id)
-            if again is None or again.status is None:
-                raise NoAnswer
-            return outcome(again)
+            return await self._look(call, wait)
         return await self._first(running, wait)
+
+    async def _look(self, call: RelayCall, wait: float) -> Answer | None:
+        """Return what came of a call that is not under way here.
+
+        It ended just now, or the gateway was stopped while it was under way; or another node has
+        it, and it is looked for again until that must be over.
+        """
+        until = self._clock.seconds() + wait
+        while True:
+            again = await self._store.call(call.id)
+            if again is not None and again.status is not None:
+                return outcome(again)
+            if again is None or not self._may_run(again):
+                raise NoAnswer
+            left = until - self._clock.seconds()
+            if left <= 0:
+                return None
+            await deferLater(self._clock, min(left, _LOOK))
+
+    def _may_run(self, call: RelayCall) -> bool:
+        """Whether a call that is not under way here may be so on another node."""
+        return self._shared and self._wall() < call.expires - self._keep
 
     async def _left(self, device: Device, command: int, wait: float) -> Answer | None:
         """Return what came of a request that was left for a device."""

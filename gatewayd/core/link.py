@@ -29,7 +29,7 @@ class Link:
     """A way to a device that somebody has opened.
 
     :ivar name: what it is called in records and lists: the beginning of a digest of its token,
-        which nobody keeps.
+        which nobody keeps; before that, its node's tag, if it has one.
     :ivar device: as it was when it was last saved.
     :ivar opened: ms since the epoch. :ivar expires: likewise; None: never.
     :ivar reused: whether its key and IV were used before, in a mode in which that matters.

@@ -71,7 +71,11 @@ class LinkRequest:
 
 
 class Links:
-    """The links that are open."""
+    """The links that are open on this node.
+
+    :param tag: what their tokens and names begin with, in hexadecimal digits, so that the other
+        nodes find them; "" for a node that is alone.
+    """
 
     def __init__(
         self,
@@ -81,8 +85,10 @@ class Links:
         addresses: Addresses,
         lines: Lines,
         clock: IReactorTime,
+        tag: str = "",
     ) -> None:
         self.rules = rules
+        self._tag = tag
         self._registry = registry
         self._timeline = timeline
         self._addresses = addresses
@@ -194,7 +200,7 @@ class Links:
         source: Address | None,
     ) -> tuple[Link, str]:
         """Open the line, and enter the link among those that are open."""
-        token = secrets.token_hex(32)
+        token = self._tag + secrets.token_hex(32)[len(self._tag) :]
         plan = self._plan(request, address, source, token)
         reused = self._keys.knows(plan.encryption)
         if reused and self.rules.strict_ctr:
@@ -202,8 +208,9 @@ class Links:
         now = self._timeline.wall()
         lifetime = _least(request.lifetime, self.rules.lifetime)
         link = Link(
-            name=_digest(token)[:16], device=device, principal=principal, plan=plan, opened=now,
-            expires=None if lifetime is None else now + int(lifetime * 1000), reused=reused,
+            name=(self._tag + _digest(token))[:16], device=device, principal=principal, plan=plan,
+            opened=now, expires=None if lifetime is None else now + int(lifetime * 1000),
+            reused=reused,
         )  # fmt: skip
         try:
             link.line = self._lines.open(plan, _Watch(link))

@@ -125,6 +125,32 @@ class LiveSession:
         self._subscriptions = {each: None for each in stored.subscriptions if self.may(each)}
         self._left_subscriptions.failed.update(stored.subscriptions.difference(self._subscriptions))
 
+    def adjust(self, stored: StoredSession | None) -> None:
+        """Become what other nodes have made of it; its follower is told.
+
+        The store has all that this node has told it. What is on its way there is left alone.
+
+        :param stored: None: the store does not know it.
+        """
+        if stored is None:
+            stored = StoredSession(id=self.id)
+        else:
+            self.granted = self.kept = True
+            self._told = (stored.by_grant, stored.met)
+            self.by_grant, self.met = self.by_grant or stored.by_grant, self.met or stored.met
+        theirs = {_key(grant): grant for grant in stored.grants}
+        self._grants = {key: grant for key, grant in self._grants.items() if key in theirs}
+        promised = {each for gift in self._gifts for each in gift.subscriptions}
+        baseless = {each for each in promised.union(self._subscriptions) if not self._rests(each)}
+        self.unsubscribe(baseless.union(set(self._subscriptions).difference(stored.subscriptions)))
+        for key, grant in theirs.items():
+            if grant not in self._left_grants.last:
+                self._grants.setdefault(key, grant)
+        left = {each for each in stored.subscriptions if not self.may(each)}
+        self._left_subscriptions.failed.update(left, promised & baseless)
+        left.update(self._left_subscriptions.last)
+        self.take(Gift((), stored.subscriptions - left))
+
     @property
     def grants(self) -> frozenset[Grant]:
         """What it may see and do now."""
@@ -147,9 +173,11 @@ class LiveSession:
 
     def may(self, grant: Grant) -> bool:
         """Whether something that was granted covers this."""
-        device, right, selector = _key(grant)
-        grants = self._grants
-        return (device, right, None) in grants or (device, right, selector) in grants
+        return _covered(grant, self._grants)
+
+    def _rests(self, grant: Grant) -> bool:
+        """Whether something covers this that was granted, or is about to be."""
+        return any(_covered(grant, grants) for grants in self._all_grants())
 
     def touch(self) -> None:
         """Know that it is used."""
@@ -299,6 +327,11 @@ class LiveSession:
         self._left_grants.fail(change.told.revoked)
         self._left_subscriptions.fail(change.told.unsubscribed)
         self._gifts.pop(change.gift, None)
+
+
+def _covered(grant: Grant, grants: dict[_Key, Grant]) -> bool:
+    device, right, selector = _key(grant)
+    return (device, right, None) in grants or (device, right, selector) in grants
 
 
 def _key(grant: Grant) -> _Key:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -15,8 +16,8 @@ from twisted.python.failure import Failure
 
 from gatewayd.core.grants import SUBSCRIBABLE, Grant
 from gatewayd.core.interfaces import SessionStore, Vault
+from gatewayd.core.live_session import Change, Gift
 from gatewayd.core.live_session import Follower as Follower
-from gatewayd.core.live_session import Gift
 from gatewayd.core.live_session import LiveSession as LiveSession
 from gatewayd.core.rates import Rates
 from gatewayd.core.session_ids import SessionIds
@@ -47,7 +48,7 @@ class SessionRules:
     burst: int = 200
 
 
-class _Store(SessionStore, Vault, Protocol):
+class Store(SessionStore, Vault, Protocol):
     """Where sessions and the secret of their ids are kept."""
 
 
@@ -65,7 +66,7 @@ class LiveSessions:
     log = Logger()
 
     def __init__(
-        self, store: _Store, wall: Callable[[], int], clock: IReactorTime, rules: SessionRules
+        self, store: Store, wall: Callable[[], int], clock: IReactorTime, rules: SessionRules
     ) -> None:
         self._store = store
         self._wall = wall
@@ -124,6 +125,13 @@ class LiveSessions:
             raise TooMany("gateway")
         return self._add(self._ids.issue())
 
+    async def find(self, session_id: str) -> LiveSession:
+        """Return a session as :meth:`get` does; also one that only another node knows.
+
+        :raises NotFound: :raises Unavailable: the store cannot be asked.
+        """
+        return self.get(session_id)
+
     def get(self, session_id: str) -> LiveSession:
         """Return a session, and know that it is used.
 
@@ -137,11 +145,15 @@ class LiveSessions:
             return session
         created = self._ids.created(session_id)
         oldest = self._wall() - round(self._rules.lifetime * 1000)
-        if created is not None and oldest <= created < self._started:
+        if created is not None and oldest <= created and self._may_be_lost(created):
             session = self.adopt(session_id)
         if session is None:
             raise NotFound("session", session_id)
         return session
+
+    def _may_be_lost(self, created: int) -> bool:
+        """Whether a session that is not known may be another process's (ms)."""
+        return created < self._started
 
     def adopt(self, session_id: str) -> LiveSession | None:
         """Return a session of that id, a new one if there is none.
@@ -204,6 +216,18 @@ class LiveSessions:
 
     # Rights and subscriptions
 
+    async def may(self, session: LiveSession, grant: Grant) -> bool:
+        """Whether something covers this that was granted, here or on another node.
+
+        :raises Unavailable: nothing does that is known here, and the store cannot be asked.
+        """
+        if not session.may(grant):
+            await self.refresh(session)
+        return session.may(grant)
+
+    async def refresh(self, session: LiveSession) -> None:
+        """Take over what other nodes have made of a session. :raises Unavailable:"""
+
     async def grant(self, session: LiveSession, grant: Grant) -> None:
         """Grant something, and subscribe to it if the session is of that kind.
 
@@ -234,6 +258,8 @@ class LiveSessions:
         :raises NotFound: the session is over. :raises Denied: ``"grant"``: something is not
             granted. :raises TooMany: ``"session"``. :raises Unavailable: nothing is subscribed to.
         """
+        if len(self.covered(session, grants)) != len(grants):
+            await self.refresh(session)
         if len(self.covered(session, grants)) != len(grants):
             self._require_live(session)
             raise Denied("grant")
@@ -269,12 +295,17 @@ class LiveSessions:
         if change is None:
             session.take(gift)
             return succeed(None)
+        return _apart(self._store_change(session, change))
+
+    def _store_change(self, session: LiveSession, change: Change) -> Deferred[None]:
+        """Let the store have a change, which has effect then."""
 
         def told(result: Any) -> Any:
             (session.not_stored if isinstance(result, Failure) else session.stored)(change)
             return result
 
-        return _apart(self._store.change_session(change.told).addBoth(told))
+        wanted = msgspec.structs.replace(change.told, used=self._wall())
+        return self._store.change_session(wanted).addBoth(told)
 
     # All of them
 
@@ -302,13 +333,8 @@ class LiveSessions:
 
     def _end(self, sessions: Sequence[LiveSession]) -> Deferred[None]:
         """Take everything from sessions at once, then forget them in the store."""
-        for session in sessions:
-            del self._sessions[session.id]
-            self._idle.pop(session.id, None)
-            if session.kept:
-                self._undropped.add(session.id)
-        for session in sessions:
-            session.end()
+        self._undropped.update(session.id for session in sessions if session.kept)
+        self._forget(sessions)
         if not self._undropped:
             return succeed(None)
         ids = sorted(self._undropped)
@@ -317,6 +343,14 @@ class LiveSessions:
             self._undropped.difference_update(ids)
 
         return _apart(self._store.drop_sessions(ids).addCallback(dropped))
+
+    def _forget(self, sessions: Sequence[LiveSession]) -> None:
+        """Take everything from sessions."""
+        for session in sessions:
+            del self._sessions[session.id]
+            self._idle.pop(session.id, None)
+        for session in sessions:
+            session.end()
 
     def _let_go(self, sessions: Sequence[LiveSession]) -> None:
         """End sessions that nobody asks for."""

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import builtins
-import re
 from collections import Counter
 from collections.abc import Callable
 from uuid import uuid4
 
 import msgspec
 
-from gatewayd.core.access import Action, Principal
+from gatewayd.core.access import Principal
 from gatewayd.core.interfaces import Store
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Plugin, PluginFilter, PluginStatus, Status, User
 from gatewayd.core.plugin_feed import PluginFeed
+from gatewayd.core.plugin_rules import READING, check, manager, narrow, visible
 from gatewayd.core.queries import PluginQuery
 from gatewayd.core.registry import Registry
 from gatewayd.core.timeline import Sink, Timeline
 from gatewayd.core.tokens import Claims, TokenAuthority
 from gatewayd.errors import Denied, GatewayError, Invalid, NotFound, Unauthenticated
 
-_NAME = re.compile(r"[\w@.-]+", re.ASCII)
-_DESCRIPTION = re.compile(r"[\w\s@.-]+", re.ASCII)
-LENGTH = (3, 128)
 #: The topic of tokens for all plugins.
 EVERY_TOPIC = "*"
-_LARGEST = 2**63 - 1
-_READING = frozenset({Action.EVENT_READ, Action.COMMAND_READ})
 
 
 class PluginDraft(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +59,24 @@ class Plugins:
         self._connections: Counter[str] = Counter()
         self._feeds: dict[str, list[PluginFeed]] = {}
         self._connected: dict[str, Plugin] = {}
+        #: of which other nodes do not know yet that they have no connection here, with their ids
+        self._leaving: dict[str, int] = {}
         registry.saved.append(self._saved)
         registry.dropped.append(self._owner_dropped)
 
     async def start(self) -> None:
-        """Know that no plugin is connected: those that were when the gateway stopped are not."""
-        for plugin in await self._store.plugins(PluginQuery(status=PluginStatus.ACTIVE)):
+        """Know that plugins without a connection are not active.
+
+        Those that were active when the gateway stopped are not, nor are those of a dead node.
+
+        :raises Unavailable:
+        """
+        cluster = self._store.cluster
+        if cluster is None:
+            orphans = await self._store.plugins(PluginQuery(status=PluginStatus.ACTIVE))
+        else:
+            orphans = await cluster.orphaned_plugins()
+        for plugin in orphans:
             await self._save(self._turned(plugin, PluginStatus.INACTIVE))
 
     # Management
@@ -79,11 +86,11 @@ class Plugins:
 
         :raises Invalid: :raises Denied:
         """
-        owner = _user(principal)
+        owner = manager(principal)
         if draft.name is None:
             raise Invalid("plugin", "name", None, "required")
-        _check(draft)
-        wanted = _narrow(principal, draft.filter or PluginFilter())
+        check(draft.name, draft.description, draft.filter)
+        wanted = narrow(principal, draft.filter or PluginFilter())
         plugin = Plugin(
             id=0, name=draft.name, description=draft.description, topic=f"plugin_topic_{uuid4()}",
             user=owner.id, filter=wanted, parameters=draft.parameters,
@@ -96,7 +103,7 @@ class Plugins:
         :raises Denied: ``"plugin"``: it is somebody else's, or there is none.
         :raises NotFound: an administrator is told that there is none.
         """
-        user = _user(principal)
+        user = manager(principal)
         plugin = await self._store.plugin(topic)
         if plugin is None and user.is_admin:
             raise NotFound("plugin", topic)
@@ -106,11 +113,11 @@ class Plugins:
 
     async def list(self, principal: Principal, query: PluginQuery) -> builtins.list[Plugin]:
         """List plugins; a client's are its own. :raises Denied: ``"plugin"``: another's."""
-        return await self._store.plugins(_visible(principal, query))
+        return await self._store.plugins(visible(principal, query))
 
     async def count(self, principal: Principal, query: PluginQuery) -> int:
         """Count plugins; a client's are its own. :raises Denied: ``"plugin"``: another's."""
-        return await self._store.count_plugins(_visible(principal, query))
+        return await self._store.count_plugins(visible(principal, query))
 
     async def update(self, principal: Principal, topic: str, change: PluginChange) -> Plugin:
         """Change a plugin.
@@ -123,7 +130,7 @@ class Plugins:
             old = await self.get(principal, topic)
             if change.status is PluginStatus.CREATED:
                 raise Invalid("plugin", "status", change.status, "created")
-            _check(change)
+            check(change.name, change.description, change.filter)
             status = old.status if change.status is None else change.status
             if change.filter is not None and old.status is status is PluginStatus.ACTIVE:
                 raise Invalid("plugin", "filter", None, "active")
@@ -133,7 +140,7 @@ class Plugins:
                 if (value := getattr(change, field)) is not None
             }
             if change.filter is not None:
-                said["filter"] = _narrow(principal, change.filter)
+                said["filter"] = narrow(principal, change.filter)
             return await self._save(self._turned(msgspec.structs.replace(old, **said), status))
 
     async def delete(self, principal: Principal, topic: str) -> None:
@@ -141,15 +148,16 @@ class Plugins:
         async with self._locks.hold(topic):
             plugin = await self.get(principal, topic)
             await self._store.delete_plugin(plugin.id)
-            self._gone(plugin)
+            self.gone(plugin)
 
     def _owner_dropped(self, user_id: int) -> None:
         """Know that a user was deleted, and its plugins with it."""
         for plugin in list(self._connected.values()):
             if plugin.user == user_id:
-                self._gone(plugin)
+                self.gone(plugin)
 
-    def _gone(self, plugin: Plugin) -> None:
+    def gone(self, plugin: Plugin) -> None:
+        """Let everything about a deleted plugin go."""
         for feed in self._feeds.pop(plugin.topic, []):
             feed.close()
         self._tell(plugin, True)
@@ -157,29 +165,95 @@ class Plugins:
     # Connections
 
     async def activate(self, topic: str) -> Plugin:
-        """Know that a plugin has a connection more: it is active. :raises NotFound: it is gone."""
+        """Know that a plugin has a connection more: it is active.
+
+        :raises NotFound: it is gone. :raises Unavailable:
+        """
         async with self._locks.hold(topic):
             plugin = await self._existing(topic)
+            if not self._connections[topic]:
+                plugin = await self._join(plugin)
             if plugin.status is not PluginStatus.ACTIVE:
                 plugin = await self._save(self._turned(plugin, PluginStatus.ACTIVE))
+            self._leaving.pop(topic, None)
             self._connections[topic] += 1
             self._connected[topic] = plugin
             return plugin
+
+    async def _join(self, plugin: Plugin) -> Plugin:
+        """Tell the other nodes that a plugin is connected here; return it as it is then."""
+        cluster = self._store.cluster
+        if cluster is None:
+            return plugin
+        await cluster.plugin_joined(plugin.id)
+        return await self._existing(plugin.topic)
 
     async def deactivate(self, topic: str) -> None:
         """Know that a connection is gone, once for each :meth:`activate`; so may the plugin be.
 
         Without any, the plugin is not active.
+
+        :raises Unavailable: that could not be kept.
         """
         async with self._locks.hold(topic):
             self._connections[topic] -= 1
             if self._connections[topic]:
                 return
             del self._connections[topic]
-            del self._connected[topic]
+            self._leaving[topic] = self._connected.pop(topic).id
+            await self._leave(topic)
+
+    async def _leave(self, topic: str) -> None:
+        """Let a plugin be inactive that no node has connections of."""
+        cluster = self._store.cluster
+        if cluster is None or await cluster.plugin_left(self._leaving[topic]):
             plugin = await self._store.plugin(topic)
             if plugin is not None and plugin.status is PluginStatus.ACTIVE:
                 await self._save(self._turned(plugin, PluginStatus.INACTIVE))
+        self._leaving.pop(topic, None)
+
+    async def rejoin(self) -> None:
+        """Tell the other nodes again what is connected here: they took this node for dead.
+
+        :raises Unavailable:
+        """
+        for topic in tuple(self._connected):
+            async with self._locks.hold(topic):
+                plugin = self._connected.get(topic)
+                current = None if plugin is None else await self._store.plugin(topic)
+                if current is not None:
+                    current = await self._join(current)
+                    if current.status is not PluginStatus.ACTIVE:
+                        await self._save(self._turned(current, PluginStatus.ACTIVE))
+
+    async def repeat(self) -> None:
+        """Tell the other nodes what they could not be told when it happened.
+
+        :raises Unavailable:
+        """
+        for topic in tuple(self._leaving):
+            async with self._locks.hold(topic):
+                if topic in self._leaving:
+                    await self._leave(topic)
+
+    async def follow(self, plugin: Plugin) -> None:
+        """Take over what another node has saved. :raises Unavailable: it cannot be read."""
+        topic = plugin.topic
+        async with self._locks.hold(topic):
+            if topic in self._feeds or topic in self._connected:
+                current = await self._store.plugin(topic)
+                if current is not None:
+                    await self._spread(current)
+            else:
+                self._tell(plugin, False)
+
+    async def refollow(self) -> None:
+        """Read anew what is connected here. :raises Unavailable:"""
+        for plugin in tuple(self._connected.values()):
+            if await self._store.plugin(plugin.topic) is None:
+                self.gone(plugin)
+            else:
+                await self.follow(plugin)
 
     async def subscribe(self, topic: str, sink: Sink, since: int | None = None) -> PluginFeed:
         """Begin to deliver what a plugin's filter passes, with the rights of its owner.
@@ -206,7 +280,7 @@ class Plugins:
 
     def _rights(self, owner: User) -> Principal:
         """Return a principal that may read all that its user may, now and later."""
-        principal = Principal(_READING, user=owner)
+        principal = Principal(READING, user=owner)
         self._registry.track(principal)
         if owner.status is not Status.ACTIVE:
             principal.follow(None)
@@ -245,10 +319,14 @@ class Plugins:
 
     async def _save(self, plugin: Plugin) -> Plugin:
         saved = await self._store.save_plugin(plugin)
-        for feed in tuple(self._feeds.get(plugin.topic, ())):
-            await feed.follow(saved)
-        self._tell(saved, False)
+        await self._spread(saved)
         return saved
+
+    async def _spread(self, plugin: Plugin) -> None:
+        """Let everybody here know how a plugin is now."""
+        for feed in tuple(self._feeds.get(plugin.topic, ())):
+            await feed.follow(plugin)
+        self._tell(plugin, False)
 
     def _tell(self, plugin: Plugin, deleted: bool) -> None:
         for callback in self.changed:
@@ -273,7 +351,7 @@ class Plugins:
         :raises Denied: ``"plugin topic"``: there is none; ``"plugin creator"``: its owner is
             another user, whose id is the key; ``"inactive"``: the user is locked or gone.
         """
-        user = _user(principal)
+        user = manager(principal)
         creator = None if topic is None else await self._creator(user, topic)
         if creator is None:
             raise Denied("plugin topic")
@@ -325,65 +403,3 @@ class Plugins:
         user = await self._registry.user(user_id)
         if user is None or user.status is not Status.ACTIVE:
             raise error
-
-
-def _user(principal: Principal) -> User:
-    """Return the user that manages its plugins. :raises Denied:"""
-    principal.require(Action.PLUGIN_MANAGE)
-    if principal.user is None:
-        raise Denied
-    return principal.user
-
-
-def _visible(principal: Principal, query: PluginQuery) -> PluginQuery:
-    """Narrow a query to what the principal may see. :raises Denied:"""
-    user = _user(principal)
-    if user.is_admin:
-        return query
-    if query.user not in (None, user.id):
-        raise Denied("plugin")
-    return msgspec.structs.replace(query, user=user.id)
-
-
-def _narrow(principal: Principal, wanted: PluginFilter) -> PluginFilter:
-    """Return a filter that passes no more than a credential reaches, which may be limited.
-
-    What its user may see limits the feed anyway, now and later.
-    """
-    whole = Principal(_READING, user=principal.user).scope
-    scope = principal.scope
-    return msgspec.structs.replace(
-        wanted,
-        networks=_common(wanted.networks, scope.networks, whole.networks),
-        types=_common(wanted.types, scope.types, whole.types),
-    )
-
-
-def _common(
-    wanted: frozenset[int] | None, mine: frozenset[int] | None, whole: frozenset[int] | None
-) -> frozenset[int] | None:
-    """Return what is wanted of what a credential reaches, if that is not all its user has."""
-    if mine is None or mine == whole:
-        return wanted
-    return mine if wanted is None else wanted & mine
-
-
-def _check(draft: PluginDraft) -> None:
-    """Check what is said of a plugin. :raises Invalid:"""
-    for field, value, allowed in (
-        ("name", draft.name, _NAME),
-        ("description", draft.description, _DESCRIPTION),
-    ):
-        if value is not None:
-            low, high = LENGTH
-            if not low <= len(value) <= high:
-                raise Invalid("plugin", field, value, "length")
-            if not allowed.fullmatch(value):
-                raise Invalid("plugin", field, value, "characters")
-    wanted = draft.filter or PluginFilter()
-    if wanted.kinds is not None and not wanted.kinds:
-        raise Invalid("plugin", "kinds", None, "required")
-    for field, members in (("networks", wanted.networks), ("types", wanted.types)):
-        for member in members or ():
-            if not 0 < member <= _LARGEST:
-                raise Invalid("plugin", field, member, "range")

@@ -7,7 +7,7 @@ import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 #: Bytes of the time, of chance and of the signature. The first two are whole groups of base64, so
 #: that there is one way to write them.
@@ -48,14 +48,19 @@ class SessionIds:
 
     def created(self, session_id: str) -> int | None:
         """Return when an id was issued (ms); None: never, or it was revoked."""
+        created = self.issued(session_id)
+        if created is None or created <= self._refused_until or session_id in self._revoked:
+            return None
+        return created
+
+    def issued(self, session_id: str) -> int | None:
+        """Return when an id was issued (ms), whatever became of it; None: never."""
         if _SHAPE.fullmatch(session_id) is None:
             return None
         head, signature = session_id[:_HEAD], session_id[_HEAD:]
         if not hmac.compare_digest(self._sign(head), signature):
             return None
-        created = int.from_bytes(urlsafe_b64decode(head)[:_TIME], "big")
-        refused = created <= self._refused_until or session_id in self._revoked
-        return None if refused else created
+        return int.from_bytes(urlsafe_b64decode(head)[:_TIME], "big")
 
     def revoke(self, session_id: str) -> None:
         """Refuse an id from now on; it need not be one."""
@@ -68,11 +73,18 @@ class SessionIds:
             self._refused_until, forgotten = heappop(self._by_age)
             self._revoked.discard(forgotten)
 
-    def revoke_all(self) -> None:
-        """Refuse everything that was issued so far."""
-        self._refused_until = max(self._wall(), self._latest)
-        self._revoked.clear()
-        self._by_age.clear()
+    def revoke_all(self) -> int:
+        """Refuse everything that was issued so far; return when that was at the latest (ms)."""
+        until = max(self._wall(), self._latest)
+        self.revoke_until(until)
+        return until
+
+    def revoke_until(self, until: int) -> None:
+        """Refuse everything that was issued up to then (ms)."""
+        self._refused_until = max(self._refused_until, until)
+        self._by_age = [each for each in self._by_age if each[0] > self._refused_until]
+        heapify(self._by_age)
+        self._revoked = {session_id for _, session_id in self._by_age}
 
     def _sign(self, head: str) -> str:
         return _encode(hmac.digest(self._secret, head.encode(), "sha256")[:_SIGNATURE])

@@ -22,8 +22,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from gatewayd.core.cluster import Change
 from gatewayd.core.interfaces import Vault
 from gatewayd.core.key_sets import PublicKey
+from gatewayd.core.locks import Locks
 from gatewayd.core.model import SigningKey
 from gatewayd.core.passwords import RunInThread
 
@@ -91,6 +93,7 @@ class SigningKeys:
         self._rotation = rotation or Rotation()
         #: oldest first
         self._keys: list[_Key] = []
+        self._changing = Locks()
         self._jws = jwt.PyJWS(algorithms=[ALGORITHM])
         self._checker = LoopingCall(self._check)
         self._checker.clock = clock
@@ -100,9 +103,6 @@ class SigningKeys:
 
         :raises Unavailable: a new key cannot be kept.
         """
-        for kept in await self._vault.signing_keys():
-            private = await self._run(load_pem_private_key, kept.pem, None)
-            self._keys.append(_Key(kept, private))
         await self.rotate()
         self._checker.start(_CHECK_EVERY, now=False)
 
@@ -150,7 +150,12 @@ class SigningKeys:
 
         :raises Unavailable: a new key cannot be kept.
         """
+        async with self._changing.hold(None):
+            await self._rotate()
+
+    async def _rotate(self) -> None:
         rotation = self._rotation
+        await self._load()
         while len(self._keys) > 1:
             signs_since = self._keys[1].created + rotation.overlap
             if self._wall() < signs_since + rotation.lifetime + _LATE:
@@ -162,6 +167,22 @@ class SigningKeys:
             if self._wall() < due:
                 return
         await self._add()
+
+    async def _load(self) -> None:
+        """Have the keys that are kept: other nodes make and drop some, too."""
+        opened = {key.kid: key for key in self._keys}
+        keys: list[_Key] = []
+        for kept in await self._vault.signing_keys():
+            key = opened.get(kept.kid)
+            if key is None:
+                key = _Key(kept, await self._run(load_pem_private_key, kept.pem, None))
+            keys.append(key)
+        self._keys = keys
+
+    async def changed(self, _: Change) -> None:
+        """Know that another node has made or dropped a key. :raises Unavailable:"""
+        async with self._changing.hold(None):
+            await self._load()
 
     async def _add(self) -> None:
         private: RSAPrivateKey = await self._run(generate_private_key, _EXPONENT, _BITS)

@@ -130,10 +130,12 @@ class Spool:
     wants, or bring one, once. It is good until it is withdrawn, or for :data:`LIFETIME`.
 
     :param clock: for the age of tickets.
+    :param make: returns a new ticket, which nobody could guess.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, make: Callable[[], str] | None = None) -> None:
         self._clock = clock
+        self._make = make or _make
         #: by the digest of the ticket
         self._tickets: dict[bytes, _Ticket] = {}
 
@@ -200,7 +202,7 @@ class Spool:
             found.blob.close()
 
     def _issue(self, issued: _Ticket) -> str:
-        ticket = secrets.token_urlsafe(32)
+        ticket = self._make()
         issued.expires = self._clock.seconds() + LIFETIME
         self._tickets[_digest(ticket)] = issued
         return ticket
@@ -225,6 +227,10 @@ class _Ticket:
         self.blob = blob
         self.limit = limit
         self.expires = 0.0
+
+
+def _make() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _digest(ticket: str) -> bytes:

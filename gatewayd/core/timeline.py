@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from gatewayd.core.access import UNLIMITED, Scope
@@ -24,6 +24,7 @@ _TAIL_BYTES = 256 * 1024
 _DELIVERIES_PER_TURN = 2500
 #: How many committed events may wait for later turns.
 _MOST_UNPUBLISHED = 10_000
+_ATTENDANCE = frozenset({Kind.ATTACHED, Kind.DETACHED})
 
 
 class Sink(Protocol):
@@ -218,10 +219,14 @@ class Timeline:
         self._later = later
         self._unpublished: deque[Event] = deque()
         self._publishing = False
+        #: what nobody waits for, until it is recorded
+        self._noting: set[Deferred[Any]] = set()
         self.wall = wall
         self._fanout = Fanout()
         self._latest = 0
         self._position = 0
+        #: told of each coming and going of a device before anybody else is
+        self.attendance: Callable[[Event], None] = lambda event: None
         store.observe(self._committed)
 
     @property
@@ -252,7 +257,10 @@ class Timeline:
 
         :param patience: seconds for which it may wait, as in :meth:`Log.append`.
         """
-        self._store.append(entry, patience).addErrback(
+        noting: Deferred[Any] = self._store.append(entry, patience)
+        self._noting.add(noting)
+        noting.addBoth(self._noted, noting)
+        noting.addErrback(
             lambda failure: self.log.warn(
                 "not recorded: {name} of {device}: {error}",
                 name=entry.kind.name,
@@ -260,6 +268,14 @@ class Timeline:
                 error=failure.getErrorMessage(),
             )
         )
+
+    def _noted(self, result: Any, noting: Deferred[Any]) -> Any:
+        self._noting.discard(noting)
+        return result
+
+    async def settle(self) -> None:
+        """Wait until what was noted is recorded, or could not be."""
+        await DeferredList(list(self._noting))
 
     def subscribe(self, wanted: Filter, follower: Follower, sink: Sink) -> Subscription:
         """Begin a subscription; it delivers nothing until told to go live or to catch up."""
@@ -310,6 +326,8 @@ class Timeline:
             self._position = event.position
             # A device that floods runs ahead alone; the gateway's time does not follow it.
             self._latest = max(self._latest, min(event.ts, lead))
+            if event.kind in _ATTENDANCE:
+                self.attendance(event)
             if event.command is None or not self.expired(event):
                 room -= self._fanout.publish(event)
         if waiting:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gatewayd import configuration
-from gatewayd.configuration import Settings
+from gatewayd.configuration import Settings, Storage
 from gatewayd.core.estate import Estate
 from gatewayd.core.model import Status
 from gatewayd.core.tokens import decode_secret
 from gatewayd.errors import ConfigError, Unavailable
+from gatewayd.moving.databases import database
 from gatewayd.moving.dump import Dump, read
 from gatewayd.moving.table import Unusable
 from gatewayd.service import wall_ms
+from gatewayd.storage.pg.store import PostgresStore
 from gatewayd.storage.sqlite import SQLiteStore
 
 
@@ -37,18 +39,25 @@ async def run(reactor: Any, config_file: Path, directory: Path, out: TextIO, err
 
 
 async def _adopt(reactor: Any, settings: Settings, estate: Estate) -> None:
-    path = settings.storage.path
-    store = SQLiteStore(path, reactor, wall_ms)
+    place = database(settings.storage, create=True).place
+    store = _store(settings.storage, reactor)
     await store.start()
     try:
         if not await store.adopt(estate):
             raise Unusable(
-                f"{path}: users or devices are in it already; an import goes into a new database"
+                f"{place}: users or devices are in it already; an import goes into a new database"
             )
     except Unavailable as error:
-        raise Unusable(f"{path}: cannot be written: {error}") from None
+        raise Unusable(f"{place}: cannot be written: {error}") from None
     finally:
         await store.stop()
+
+
+def _store(storage: Storage, reactor: Any) -> SQLiteStore | PostgresStore:
+    if storage.is_shared:
+        assert storage.url is not None
+        return PostgresStore(storage.url.reveal(), reactor, wall_ms)
+    return SQLiteStore(storage.path, reactor, wall_ms)
 
 
 def _summary(settings: Settings, dump: Dump) -> Iterator[str]:

@@ -22,6 +22,10 @@ from gatewayd.errors import Conflict, NotFound, Superseded
 from gatewayd.storage import history
 from gatewayd.storage.insert import Insert
 
+#: What the end of a log that was imported is called: its last events may be gone.
+END_POSITION = "log_end_position"
+END_TS = "log_end_ts"
+
 _EVENTS = Insert("INSERT INTO event", "(?,?,?,?,?,?,?,?,?,?,?)")
 _COMMANDS = Insert("INSERT INTO command", "(?,?,?,?,?,?,?,?,?,?,?,?,?,0,0)")
 # A key whose event is gone with its device or by retention is free again.
@@ -61,10 +65,13 @@ class Journal:
         #: events of the running transaction, for the observers
         self.recorded: list[Event] = []
         row = db.execute("SELECT max(position), max(ts) FROM event").fetchone()
+        ends = dict(
+            db.execute("SELECT name, value FROM meta WHERE name IN (?, ?)", (END_POSITION, END_TS))
+        )
         #: the position of the last event
-        self.position: int = row[0] or 0
+        self.position: int = max(row[0] or 0, ends.get(END_POSITION, 0))
         #: the latest time given out; see LEAD
-        self.latest: int = row[1] or 0
+        self.latest: int = max(row[1] or 0, ends.get(END_TS, 0))
 
     def append(self, entry: Entry) -> Event:
         """Give an entry its number and time.

@@ -46,9 +46,11 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
     """The library's connection, with the end of one told instead of logged.
 
     :ivar gone: called when the connection is found dead while nothing is asked of it.
+    :ivar notified: called with the payload of each notification.
     """
 
     gone: Callable[[], None]
+    notified: Callable[[str], None] = staticmethod(lambda _: None)
 
     def doRead(self) -> None:  # noqa: N802 - the reactor calls it
         """Go on connecting, or see the server close the connection."""
@@ -62,11 +64,20 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
             # something with the reactor when the library tries the next address.
             if self._pollingD is None:
                 self._watch()
+                self._notify()
 
     def cursorFinished(self, cursor: Any) -> None:  # noqa: N802 - the library calls it
         """Watch for the server's closing again, after a statement."""
         self._cursors.discard(cursor)
         self._watch()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Pass on the notifications that came with what was read."""
+        notifies = self._connection.notifies[:]
+        del self._connection.notifies[:]
+        for notify in notifies:
+            self.notified(notify.payload)
 
     def _watch(self) -> None:
         # The database's library may have closed the socket of a connection that it calls open.
@@ -133,6 +144,10 @@ class Session:
         except Refused as error:
             self._end()
             raise Lost(str(error)) from None
+
+    def on_notification(self, notified: Callable[[str], None]) -> None:
+        """Call ``notified``, which must not raise, with the payload of each notification."""
+        self._connection.notified = notified
 
     async def run(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run a statement by itself, and return its rows.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +39,6 @@ from gatewayd.core.queries import (
     UserQuery,
 )
 from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin
-from gatewayd.errors import ConfigError
 from gatewayd.storage import (
     configuration,
     devices,
@@ -56,6 +53,7 @@ from gatewayd.storage import (
 )
 from gatewayd.storage.adopt import adopt
 from gatewayd.storage.engine import Reader, Writer
+from gatewayd.storage.file_lock import FileLock
 from gatewayd.storage.journal import Journal
 from gatewayd.storage.worker import Job, Worker
 
@@ -79,8 +77,7 @@ class SQLiteStore:
         *,
         pending: int = 64 * 1024 * 1024,
     ) -> None:
-        self._path = path
-        self._lock: int | None = None
+        self._lock = FileLock(path)
         self._observers: list[Observer] = []
         self._engine = Writer(path, wall)
         self._writer: Worker[Journal] = Worker(
@@ -107,13 +104,14 @@ class SQLiteStore:
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        self._take_lock()
+        # Sequence numbers live in our memory: no other process writes.
+        self._lock.take()
         try:
             await self._writer.start()
             await self._reader.start()
         except BaseException:
             await self._writer.stop()
-            self._release_lock()
+            self._lock.release()
             raise
 
     def stop(self) -> Deferred[None]:
@@ -123,27 +121,7 @@ class SQLiteStore:
     async def _stop(self) -> None:
         await self._writer.stop()
         await self._reader.stop()
-        self._release_lock()
-
-    def _take_lock(self) -> None:
-        """Make sure that no other process writes: sequence numbers live in our memory."""
-        name = f"{self._path}.lock"
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError(f"cannot open the database {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise ConfigError(f"the database {self._path} is in use by another gatewayd") from None
-        self._lock = lock
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def observe(self, observer: Observer) -> None:
         """Call ``observer`` after each commit."""
@@ -365,12 +343,21 @@ class SQLiteStore:
     def live_sessions(self) -> Deferred[list[StoredSession]]:
         return self._read(live_sessions.every)
 
+    def live_session(self, session_id: str) -> Deferred[StoredSession | None]:
+        return self._read(live_sessions.get, session_id)
+
     def change_session(self, change: SessionChange) -> Deferred[None]:
         size = live_sessions.size(change)
         return self._writer.submit(live_sessions.change, change, size=size)
 
     def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
         return self._write(live_sessions.drop, ids)
+
+    def touch_sessions(self, ids: Sequence[str], now: int) -> Deferred[None]:
+        return self._write(live_sessions.touch, ids, now)
+
+    def drop_unused_sessions(self, ids: Sequence[str], before: int) -> Deferred[list[str]]:
+        return self._write(live_sessions.drop_unused, ids, before)
 
 
 def _mark(journal: Journal, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

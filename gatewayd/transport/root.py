@@ -95,9 +95,9 @@ class Root(Resource):
         """Return the resource for the whole remaining path."""
         hosts = len(request.requestHeaders.getRawHeaders(b"Host", []))
         if hosts > 1 or (hosts == 0 and request.clientproto == b"HTTP/1.1"):
-            return _Refusal(refusal(400))  # RFC 9112 section 3.2
+            return Refusal(refusal(400))  # RFC 9112 section 3.2
         _restore_path(path, request)
-        return self._find(request) or _Refusal(refusal(404))
+        return self._find(request) or Refusal(refusal(404))
 
     def _find(self, request: Any) -> IResource | None:
         path = request.path.decode("latin-1")
@@ -114,8 +114,8 @@ class Root(Resource):
         return None
 
 
-class _Refusal(Resource):
-    """Answers every request with the same refusal."""
+class Refusal(Resource):
+    """Answers every request with the same refusal, whatever else is in the path."""
 
     isLeaf = True
 
@@ -124,6 +124,7 @@ class _Refusal(Resource):
         self._refused = refused
 
     def render(self, request: Any) -> int:
+        """Answer."""
         return self._refused.answer(request)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,22 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_twisted
 
+from tests.stores import in_memory, stores
+
 if TYPE_CHECKING:
     from tests.harness import Daemon
-
-#: Where files are in memory, on systems that have it. The tests of an API are not about what
-#: survives, and each of their writes would wait for the disk.
-_MEMORY = "/dev/shm"
-#: Bytes that have to be free there: containers often have 64 MiB in all.
-_ENOUGH = 512 * 1024 * 1024
 
 
 @contextmanager
 def _directory() -> Iterator[Path]:
     """Make an empty directory for as long as it is needed."""
-    fits = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH
-    with TemporaryDirectory(prefix="gatewayd-", dir=_MEMORY if fits else None) as directory:
+    with TemporaryDirectory(prefix="gatewayd-", dir=in_memory()) as directory:
         yield Path(directory)
+        stores.drop(Path(directory))
 
 
 @pytest.fixture

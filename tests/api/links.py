@@ -49,9 +49,10 @@ class Linked(Daemon):
     async def ask(
         self, method: str, path: str = "", body: object = None, token: str | None = ADMIN
     ) -> Answered:
-        """Make a request to the links."""
+        """Make a request to the links; where there are two nodes, one of them opens all."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return await request(self.port, method, PATH + path, body, **headers)
+        port = self.port if method == "POST" else self.far.port
+        return await request(port, method, PATH + path, body, **headers)
 
     async def opened(self, device_id: str = "D", **body: Any) -> dict[str, Any]:
         """Open a link, over TCP unless told."""

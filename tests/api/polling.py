@@ -64,7 +64,7 @@ def poll_path(kind: str, device_id: str | None = None, **query: object) -> str:
 
 async def poll(daemon: Daemon, kind: str, device_id: str | None = None, **query: object) -> Any:
     """Poll without waiting; return the messages."""
-    return await ask(daemon, "GET", poll_path(kind, device_id, waitTimeout=0, **query))
+    return await ask(daemon.far, "GET", poll_path(kind, device_id, waitTimeout=0, **query))
 
 
 def names(kind: str, messages: Sequence[Any]) -> list[str]:
@@ -87,8 +87,9 @@ def followers(daemon: Daemon) -> int:
 
 async def waiting(daemon: Daemon, path: str, bearer: str = BEARER) -> Deferred[Any]:
     """Begin a poll; return when it waits for something to come."""
-    before = len(daemon.core.polls._waiting)
-    asked: Deferred[Any] = Deferred.fromCoroutine(ask(daemon, "GET", path, bearer=bearer))
-    await until(lambda: asked.called or len(daemon.core.polls._waiting) > before)
+    polled = daemon.far
+    before = len(polled.core.polls._waiting)
+    asked: Deferred[Any] = Deferred.fromCoroutine(ask(polled, "GET", path, bearer=bearer))
+    await until(lambda: asked.called or len(polled.core.polls._waiting) > before)
     assert not asked.called, asked.result
     return asked

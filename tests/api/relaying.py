@@ -171,9 +171,10 @@ class Relayed(Daemon):
 
     async def attach(self, device_id: str) -> Attached:
         """Attach a device that is registered."""
-        socket = await self.connect("/api/websocket")
+        socket = await self.far.connect("/api/websocket")
         await ok(socket, "authenticate", token=ADMIN)
         await subscribe(socket, "command", deviceId=device_id)
+        await self.sees(device_id)
         return Attached(device_id, socket)
 
     async def records(self, device_id: str, events: int = 1) -> list[dict[str, Any]]:

@@ -6,12 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
@@ -232,25 +230,3 @@ def no_failures() -> Iterator[None]:
     finally:
         globalLogPublisher.removeObserver(observer)
     assert not observer.failures
-
-
-class Gate:
-    """Holds up the store's thread in one of its functions until it is opened.
-
-    :ivar entered: set when the thread has come to the gate. :ivar opened: lets it go on.
-    """
-
-    def __init__(
-        self, patch: pytest.MonkeyPatch, where: object, name: str, *, after: bool = False
-    ) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-        original = getattr(where, name)
-
-        def held(*arguments: Any) -> Any:
-            result = original(*arguments) if after else None
-            self.entered.set()
-            assert self.opened.wait(PATIENCE)
-            return result if after else original(*arguments)
-
-        patch.setattr(where, name, held)

@@ -31,6 +31,7 @@ INLINE = 131_072
 # The command
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_command(relay: Relayed) -> None:
     """A request is a command with the original's envelope."""
@@ -55,6 +56,7 @@ async def test_command(relay: Relayed) -> None:
     assert (answer.code, answer.body, answer.header("Content-Type")) == (201, b"done", TEXT)
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS", "PATCH", "PROPFIND"])
 @bounded
 async def test_methods(relay: Relayed, method: str) -> None:
@@ -66,6 +68,7 @@ async def test_methods(relay: Relayed, method: str) -> None:
     assert (answer.code, answer.body) == (200, b"" if method == "HEAD" else b"x")
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize(
     "query", ["//x", "http://other.example/?a=b#c", "x", "anything: at (all)", "/\u96ea", "*"]
 )
@@ -79,6 +82,7 @@ async def test_any_query(relay: Relayed, query: str) -> None:
     assert (await said).code == 200
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_charset(relay: Relayed) -> None:
     """A text is decoded and encoded by the charset of its type."""
@@ -122,6 +126,7 @@ async def test_answer(relay: Relayed, result: object, status: int, type_: str, b
     assert answer.header("Content-Type") == type_
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("status", [204, 304])
 @bounded
 async def test_no_body(relay: Relayed, status: int) -> None:
@@ -135,6 +140,7 @@ async def test_no_body(relay: Relayed, status: int) -> None:
     assert (answer.header("Content-Length"), answer.header("Transfer-Encoding")) == (None, None)
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_answer_headers(relay: Relayed) -> None:
     """Of the device's header fields, the caller gets those that it would of an HTTP device."""
@@ -172,6 +178,7 @@ async def test_garbage(relay: Relayed, result: object) -> None:
     assert (await relay.records(device.id))[0]["error"] == "BadAnswer"
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_no_object(relay: Relayed) -> None:
     """DeviceHive takes no result but an object; the device may answer again."""
@@ -187,6 +194,7 @@ async def test_no_object(relay: Relayed) -> None:
     assert (await asked).body == b"x"
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_answer_limit(relay: Relayed) -> None:
     """An answer of the inline limit is whole; one byte more is too large."""
@@ -201,6 +209,7 @@ async def test_answer_limit(relay: Relayed) -> None:
 # The device is not there, or not willing
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_silent(relay: Relayed) -> None:
     """A device that does not answer in time is 504; what it says later reaches nobody."""
@@ -275,6 +284,7 @@ async def test_deleted(relay: Relayed) -> None:
     check_offline(await asked, device.id)
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_disconnects(relay: Relayed) -> None:
     """A device whose socket breaks may come back and answer; a caller that goes is forgotten."""

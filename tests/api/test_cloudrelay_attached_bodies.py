@@ -32,6 +32,7 @@ INLINE = 131_072
 # Bodies beside the command
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize(
     ("size", "type_", "inside"),
     [
@@ -58,16 +59,17 @@ async def test_blob(relay: Relayed, size: int, type_: str, inside: bool) -> None
         assert told["blobUrl"].startswith(f"{place}/api/v1/relay/blobs/")
         path = told["blobUrl"].removeprefix(place)
         for _ in range(2):
-            fetched = await request(relay.port, "GET", path)
+            fetched = await request(relay.far.port, "GET", path)
             assert (fetched.code, fetched.body) == (200, body)
         await device.answer({"body": "x"}, command)
         assert (await asked).code == 200
-        assert (await request(relay.port, "GET", path)).code == 404
+        assert (await request(relay.far.port, "GET", path)).code == 404
     else:
         await device.answer({"body": "x"}, command)
         assert (await asked).code == 200
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_base64(relay: Relayed) -> None:
     """A device that declares it gets every byte, forms too, and may answer so."""
@@ -85,6 +87,7 @@ async def test_base64(relay: Relayed) -> None:
     assert "blobUrl" in told
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_upload(relay: Relayed) -> None:
     """A device that declares it may bring the body of its answer, as large as it likes."""
@@ -94,16 +97,16 @@ async def test_upload(relay: Relayed) -> None:
     command = await device.command()
     url = command["parameters"]["uploadUrl"]
     path = url.partition(f":{relay.port}")[2]
-    brought = await request(relay.port, "PUT", path, body, Content_Type="a/b")
+    brought = await request(relay.far.port, "PUT", path, body, Content_Type="a/b")
     assert brought.code == 201
-    assert (await request(relay.port, "PUT", path, b"again")).code == 409
+    assert (await request(relay.far.port, "PUT", path, b"again")).code == 409
     headers = {"Content-Disposition": "attachment"}
     await device.answer({"status": 404, "blobUrl": url, "headers": headers}, command)
     answer = await asked
     assert (answer.code, answer.body, answer.length) == (200, body, len(body))
     assert answer.header("Content-Type") == "a/b"
     assert answer.header("Content-Disposition") == "attachment"
-    assert (await request(relay.port, "PUT", path, b"late")).code == 404
+    assert (await request(relay.far.port, "PUT", path, b"late")).code == 404
 
 
 @bounded
@@ -157,6 +160,7 @@ async def test_timeline(relay: Relayed) -> None:
     assert told == {"status": 404, "body": "four"}
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_other_clients_see_it(relay: Relayed) -> None:
     """The command is listed by DeviceHive's API; a client without the device does not reach it."""

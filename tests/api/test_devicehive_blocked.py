@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from gatewayd.storage import devices, groups
+from tests.api.gate import Gate
 from tests.api.scene import (
-    Gate,
     command,
     fails,
     holder,
@@ -168,7 +167,7 @@ async def test_a_device_with_a_key(daemon: Daemon) -> None:
 async def test_requests_in_flight(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is acknowledged is recorded, and after the device is blocked nothing is any more."""
     admin, device = await start(daemon)
-    gate = Gate(monkeypatch, devices, "save", after=True)
+    gate = Gate(monkeypatch, "devices.save", after=True)
     admin.send({"action": "device/save", "deviceId": "dev", "device": {"isBlocked": True}})
     await until(gate.entered.is_set)
     count = 200
@@ -195,7 +194,7 @@ async def test_requests_in_flight(daemon: Daemon, monkeypatch: pytest.MonkeyPatc
 async def test_blocked_during_a_subscribe(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that is blocked while its subscribe looks other things up is refused."""
     admin, device = await start(daemon)
-    gate = Gate(monkeypatch, groups, "find")
+    gate = Gate(monkeypatch, "groups.find")
     device.send({"action": "command/subscribe", "deviceId": "dev", "networkIds": [1]})
     await until(gate.entered.is_set)
     await block(admin)

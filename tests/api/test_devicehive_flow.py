@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from gatewayd.storage import groups
+from tests.api.gate import Gate
 from tests.api.scene import (
-    Gate,
     closing,
     command,
     make_client,
@@ -124,7 +123,7 @@ async def test_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         socket, other = await daemon.login(), await daemon.login()
         await save_device(socket, "dev")
-        gate = Gate(monkeypatch, groups, "find")
+        gate = Gate(monkeypatch, "groups.find")
         socket.send({"action": "network/list", "requestId": 0})
         for number in range(1, 100):
             socket.send({"action": "server/info", "requestId": number})

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from gatewayd.storage import devices
-from gatewayd.storage.journal import Journal
+from tests.api.gate import Gate
 from tests.api.scene import (
     DENIED,
-    Gate,
     answer,
     closing,
     command,
@@ -152,13 +150,14 @@ async def test_device_authentication(daemon: Daemon) -> None:
     assert await fails(late, "authenticate", deviceId="dev", deviceKey="third") == INVALID
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("path", ["/client", "/device", "/websocket"])
 @pytest_twisted.ensureDeferred
 async def test_automatic_updates(daemon: Daemon, path: str) -> None:
     """The update of a command goes to the connection that inserted it; elsewhere never unasked."""
     admin = await daemon.login()
     await save_device(admin, "dev")
-    inserter, other = await holder(daemon, path), await holder(daemon, path)
+    inserter, other = await holder(daemon, path), await holder(daemon.far, path)
     for socket in (inserter, other):
         await subscribe(socket, "notification", names=["marker"])
     mine, foreign = await command(inserter, "dev", "c"), await command(admin, "dev", "c")
@@ -200,13 +199,14 @@ async def test_names_and_lists(daemon: Daemon) -> None:
     await subscribe(elsewhere, "notification", names=[])
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_default_device(daemon: Daemon) -> None:
     """On /device what names no device is about the one that authenticated."""
     admin = await with_key(daemon)
     await save_device(admin, "other")
     for fields in ({"deviceKey": "secret"}, {"token": token()}):
-        device = await daemon.connect("/device")
+        device = await daemon.far.connect("/device")
         await ok(device, "authenticate", deviceId="dev", **fields)
         assert (await ok(device, "device/get"))["device"]["id"] == "dev"
         await subscribe(device, "command")
@@ -254,7 +254,7 @@ async def test_taking_over(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> N
     await ok(old, "authenticate", deviceId="dev", deviceKey="secret")
     await notify(old, "dev", "early")
     # Both requests wait for the store at the same time, the new socket's first.
-    gate = Gate(monkeypatch, Journal, "flush")
+    gate = Gate(monkeypatch, "commit")
     admin.send({"action": "notification/insert", "deviceId": "dev",
                 "notification": {"notification": "held"}})  # fmt: skip
     await until(gate.entered.is_set)
@@ -335,7 +335,7 @@ async def test_leaving_while_attaching(daemon: Daemon, monkeypatch: pytest.Monke
     device = await daemon.core.registry.device("dev")
     assert device is not None
     leaving = await daemon.connect("/device")
-    gate = Gate(monkeypatch, devices, "key")
+    gate = Gate(monkeypatch, "devices.key")
     leaving.send({"action": "authenticate", "deviceId": "dev", "deviceKey": "secret"})
     await until(gate.entered.is_set)
     cut(leaving)
@@ -347,12 +347,13 @@ async def test_leaving_while_attaching(daemon: Daemon, monkeypatch: pytest.Monke
     assert daemon.core.presence.of(device) == []
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_the_firmware(daemon: Daemon) -> None:
     """The ESP8266 firmware, which sends no requestId, gets through its whole conversation."""
     admin = await daemon.login()
     user = await make_client(admin, "esp", 1)
-    device = await daemon.connect("/device")
+    device = await daemon.far.connect("/device")
 
     async def say(action: str, **fields: Any) -> dict[str, Any]:
         device.send({"action": action, **fields})

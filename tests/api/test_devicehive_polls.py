@@ -40,6 +40,7 @@ async def make_daemon(module_path: Path) -> AsyncIterator[Daemon]:
 # What is stored
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("kind", KINDS)
 @pytest_twisted.ensureDeferred
 async def test_stored(daemon: Daemon, kind: str) -> None:
@@ -64,6 +65,7 @@ async def test_stored(daemon: Daemon, kind: str) -> None:
     assert await poll(daemon, kind, device, timestamp="", limit=0) == []
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("kind", KINDS)
 @pytest_twisted.ensureDeferred
 async def test_default_limit(daemon: Daemon, kind: str) -> None:
@@ -83,6 +85,7 @@ async def test_default_limit(daemon: Daemon, kind: str) -> None:
     assert len(rest) == 5
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("kind", KINDS)
 @pytest_twisted.ensureDeferred
 async def test_senders_times(daemon: Daemon, kind: str) -> None:
@@ -291,6 +294,7 @@ async def test_updates(daemon: Daemon) -> None:
     assert names("command", await inserted) == ["new"]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_one_command(daemon: Daemon) -> None:
     """Who waits for one command gets it once it is updated, and at once if it was."""

@@ -12,7 +12,7 @@ import pytest_twisted
 
 from gatewayd.api.devicehive.timestamps import parse_timestamp
 from gatewayd.core.model import PluginStatus
-from gatewayd.storage import plugins as stored
+from tests.api.gate import Gate
 from tests.api.plugins import (
     PROXY,
     attach,
@@ -28,7 +28,6 @@ from tests.api.plugins import (
     until_status,
 )
 from tests.api.scene import (
-    Gate,
     closing,
     cut,
     holder,
@@ -40,6 +39,7 @@ from tests.api.scene import (
     until,
 )
 from tests.harness import Daemon, make_settings, reactor
+from tests.stores import sqlite_only
 
 MALFORMED = {"m": "Malformed Json received."}
 HEALTHY = {"prx": "Available", "mb": "Available", "mbfp": 0.0, "comm": "Available"}
@@ -226,7 +226,7 @@ async def test_cut_while_it_authenticates(daemon: Daemon, monkeypatch: pytest.Mo
     told: list[PluginStatus] = []
     daemon.core.plugins.changed.append(lambda changed, deleted: told.append(changed.status))
     socket = await daemon.connect(PROXY)
-    gate = Gate(monkeypatch, stored, "save")
+    gate = Gate(monkeypatch, "plugins.save")
     request = {"t": "plugin", "a": "authenticate", "p": {"token": plugin.access}}
     subscribe = {"t": "topic", "a": "subscribe", "p": {"t": [plugin.topic]}}
     send(socket, [request, subscribe])
@@ -245,7 +245,7 @@ async def test_cut_while_it_subscribes(daemon: Daemon, monkeypatch: pytest.Monke
     """Nothing is delivered to a connection that was lost while it subscribed."""
     plugin = await register(daemon)
     socket = await attach(daemon, plugin)
-    gate = Gate(monkeypatch, stored, "get")
+    gate = Gate(monkeypatch, "plugins.get")
     send(socket, {"t": "topic", "a": "subscribe", "p": {"t": [plugin.topic]}})
     await until(gate.entered.is_set)
     cut(socket)
@@ -301,7 +301,7 @@ async def test_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sockets = [await listen(daemon, plugin), await attach(daemon, plugin)]
     told: list[PluginStatus] = []
     daemon.core.plugins.changed.append(lambda changed, deleted: told.append(changed.status))
-    gate = Gate(monkeypatch, stored, "get")
+    gate = Gate(monkeypatch, "plugins.get")
     with no_failures():
         stopping = daemon.gateway.stopService()
         assert [(await closing(socket))[0] for socket in sockets] == [1001, 1001]
@@ -311,6 +311,7 @@ async def test_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [PluginStatus.INACTIVE]
 
 
+@sqlite_only("it copies the file of a gateway that runs")
 @pytest_twisted.ensureDeferred
 async def test_crash(tmp_path: Path) -> None:
     """After a crash no plugin is active until it connects again, with the token that it had."""

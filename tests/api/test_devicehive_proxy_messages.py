@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd.api.devicehive.timestamps import parse_timestamp
-from gatewayd.storage import history
+from tests.api.gate import Gate, broken
 from tests.api.plugins import (
     COMMAND,
     NOTIFICATION,
@@ -28,7 +27,6 @@ from tests.api.plugins import (
     shown,
 )
 from tests.api.scene import (
-    Gate,
     answer,
     closing,
     command,
@@ -277,7 +275,7 @@ async def test_replay(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     last = await follow(socket, range(20))
     await socket.bye()
     await flood(admin, range(20, 50))
-    gate = Gate(monkeypatch, history, "read", after=True)
+    gate = Gate(monkeypatch, "history.read", after=True)
     socket = await listen(daemon, plugin, timestamp=last)
     assert socket.pushes == []
     await until(gate.entered.is_set)
@@ -328,10 +326,7 @@ async def test_replay_fails(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> 
     """A plugin that would miss something because the log cannot be read is disconnected."""
     plugin = await register(daemon)
 
-    def fail(*arguments: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(history, "read", fail)
+    broken(monkeypatch, "history.read", "disk I/O error")
     socket = await listen(daemon, plugin, timestamp=0)
     assert await closing(socket) == (1011, "replay failed")
 

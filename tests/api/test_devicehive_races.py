@@ -9,9 +9,8 @@ import pytest
 import pytest_twisted
 
 from gatewayd.core.model import Device
-from gatewayd.storage import devices, users
+from tests.api.gate import Gate
 from tests.api.scene import (
-    Gate,
     fails,
     holder,
     make_client,
@@ -45,7 +44,7 @@ async def test_a_deleted_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     daemon = await forgetful(tmp_path / "gatewayd.db", prepare)
     try:
         admin, reader = await holder(daemon), await holder(daemon)
-        gate = Gate(monkeypatch, devices, "get", after=True)
+        gate = Gate(monkeypatch, "devices.get", after=True)
         reader.send({"action": "device/get", "deviceId": "dev"})
         await until(gate.entered.is_set)
         deleted: list[Device] = []
@@ -70,7 +69,7 @@ async def test_a_deleted_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     daemon = await forgetful(tmp_path / "gatewayd.db", prepare)
     try:
         admin, client, later = await holder(daemon), await daemon.connect(), await daemon.connect()
-        gate = Gate(monkeypatch, users, "get", after=True)
+        gate = Gate(monkeypatch, "users.get", after=True)
         client.send({"action": "authenticate", "token": token(u=2, a=[])})
         await until(gate.entered.is_set)
         await ok(admin, "user/delete", userId=2)

@@ -9,10 +9,8 @@ import pytest
 import pytest_twisted
 
 from gatewayd.api.devicehive.timestamps import format_timestamp, parse_timestamp
-from gatewayd.storage import history
-from gatewayd.storage.journal import Journal
+from tests.api.gate import Gate
 from tests.api.scene import (
-    Gate,
     answer,
     command,
     fails,
@@ -30,8 +28,9 @@ from tests.harness import PATIENCE, Daemon, Socket
 
 async def start(daemon: Daemon) -> tuple[Socket, Socket]:
     """Return a sender and a listener, with device ``dev``."""
-    admin, listener = await daemon.login(), await daemon.login()
+    admin, listener = await daemon.login(), await daemon.far.login()
     await save_device(admin, "dev")
+    await daemon.level()
     return admin, listener
 
 
@@ -54,6 +53,7 @@ async def flood(socket: Socket, count: int, prefix: str, device_id: str = "dev")
     return replies
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("type_", ["command", "notification"])
 @pytest_twisted.ensureDeferred
 async def test_strictly_after(daemon: Daemon, type_: str) -> None:
@@ -75,6 +75,7 @@ async def test_strictly_after(daemon: Daemon, type_: str) -> None:
     assert marks == ["marker"] * (len(forms) + 2)
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_reply_comes_first(daemon: Daemon) -> None:
     """The reply to a subscribe leaves before the first replayed message."""
@@ -92,6 +93,7 @@ async def test_reply_comes_first(daemon: Daemon) -> None:
             assert push["subscriptionId"] == reply["subscriptionId"]
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("device_id", ["dev", None])
 @pytest_twisted.ensureDeferred
 async def test_complete(daemon: Daemon, device_id: str | None) -> None:
@@ -138,7 +140,7 @@ async def test_limit_spares_live_messages(daemon: Daemon, monkeypatch: pytest.Mo
     admin, device = await start(daemon)
     for name in ("a", "b"):
         await command(admin, "dev", name)
-    gate = Gate(monkeypatch, history, "pending")
+    gate = Gate(monkeypatch, "history.pending")
     await subscribe(device, "command", deviceId="dev", timestamp=1, limit=1, names=["x", "a", "b"])
     await until(gate.entered.is_set)
     await command(admin, "dev", "x")
@@ -147,6 +149,7 @@ async def test_limit_spares_live_messages(daemon: Daemon, monkeypatch: pytest.Mo
     assert seen == ["a", "x"]
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("device_id", ["dev", None])
 @pytest_twisted.ensureDeferred
 async def test_while_writes_go_on(daemon: Daemon, device_id: str | None) -> None:
@@ -188,6 +191,7 @@ async def test_while_writes_go_on(daemon: Daemon, device_id: str | None) -> None
     assert [name for name in first if name[0] == "y"] == [f"y{number}" for number in range(700)]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_resuming(daemon: Daemon) -> None:
     """Who resumes from the last timestamp it saw has each message exactly once."""
@@ -196,7 +200,7 @@ async def test_resuming(daemon: Daemon) -> None:
     last: Any = 0
     for part in range(5):
         await flood(admin, 20, f"{part}-")
-        listener = await daemon.login()
+        listener = await daemon.far.login()
         await subscribe(listener, "notification", deviceId="dev", timestamp=last)
         await notify(admin, "dev", f"{part}-last")
         while not seen or seen[-1] != f"{part}-last":
@@ -207,6 +211,7 @@ async def test_resuming(daemon: Daemon) -> None:
     assert seen == [f"{p}-{n}" for p in range(5) for n in [*range(20), "last"]]
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("type_", ["command", "notification"])
 @pytest_twisted.ensureDeferred
 async def test_senders_timestamps(daemon: Daemon, type_: str) -> None:
@@ -230,7 +235,7 @@ async def waiting(daemon: Daemon, **fields: Any) -> list[str]:
     The marker is a command too, as there is no order among different subscriptions; each has a
     name of its own, as a replay brings those before it again.
     """
-    device = await daemon.login()
+    device = await daemon.far.login()
     marker = f"marker {daemon.core.wall()}"
     if "names" in fields:
         fields["names"] = [*fields["names"], marker]
@@ -242,6 +247,7 @@ async def waiting(daemon: Daemon, **fields: Any) -> list[str]:
     return [name for name in names if not name.startswith("marker")]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_what_waits_for_a_device(daemon: Daemon) -> None:
     """A device gets at attach what was never pushed, pushed but not confirmed, and not answered."""
@@ -289,6 +295,7 @@ async def test_confirmed_by_pong(daemon: Daemon) -> None:
     assert await waiting(daemon) == ["late"]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_lifetime(daemon: Daemon) -> None:
     """A command whose lifetime is over is neither delivered nor replayed, but stays listed."""
@@ -315,8 +322,8 @@ async def test_a_command_that_commits_during_attach(
 ) -> None:
     """A command that is committed while the waiting ones are read reaches the socket."""
     admin, device = await start(daemon)
-    commit = Gate(monkeypatch, Journal, "flush")
-    read = Gate(monkeypatch, history, "pending", after=True)
+    commit = Gate(monkeypatch, "commit")
+    read = Gate(monkeypatch, "history.pending", after=True)
     admin.send({"action": "command/insert", "deviceId": "dev", "command": {"command": "between"}})
     await until(commit.entered.is_set)
     # The time of the command is set; the device attaches later, and does not see it yet.

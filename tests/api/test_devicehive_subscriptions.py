@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from gatewayd.storage import groups
+from tests.api.gate import Gate
 from tests.api.scene import (
-    Gate,
     answer,
     command,
     cut,
@@ -32,10 +31,11 @@ from tests.harness import PATIENCE, Daemon, Socket, make_settings, reactor
 
 async def two(daemon: Daemon) -> tuple[Socket, Socket, int, int]:
     """Return a sender and a listener, and a network and a type that hold device ``b``."""
-    admin, listener = await daemon.login(), await daemon.login()
+    admin, listener = await daemon.login(), await daemon.far.login()
     network, type_ = await make_network(admin, "other"), await make_type(admin, "other")
     await save_device(admin, "a", networkId=1, deviceTypeId=1)
     await save_device(admin, "b", networkId=network, deviceTypeId=type_)
+    await daemon.level()
     return admin, listener, network, type_
 
 
@@ -44,6 +44,7 @@ async def say(admin: Socket, type_: str, device_id: str, name: str) -> None:
     await (command if type_ == "command" else notify)(admin, device_id, name)
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("type_", ["command", "notification"])
 @pytest_twisted.ensureDeferred
 async def test_filters(daemon: Daemon, type_: str) -> None:
@@ -98,6 +99,7 @@ async def test_empty_device_id(daemon: Daemon, type_: str) -> None:
     assert (answered.code, answered.json["message"]) == refused
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_contents(daemon: Daemon) -> None:
     """A push shows the whole message, as get does."""
@@ -123,6 +125,7 @@ async def test_contents(daemon: Daemon) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_updates(daemon: Daemon) -> None:
     """Updates go to subscriptions with returnUpdatedCommands, each with the state of its time."""
@@ -197,6 +200,7 @@ async def test_unsubscribe(daemon: Daemon, type_: str) -> None:
     await ok(listener, f"{type_}/unsubscribe")
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_announcements(daemon: Daemon) -> None:
     """Saving a device announces it to subscriptions that name no device, network or type."""
@@ -233,6 +237,7 @@ async def test_announcements(daemon: Daemon) -> None:
         )
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_replayed_announcements(daemon: Daemon) -> None:
     """Replay brings announcements to the same subscriptions as live."""
@@ -247,6 +252,7 @@ async def test_replayed_announcements(daemon: Daemon) -> None:
         assert await names_until(listener, "marker") == expected, fields
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_a_device_that_moves(daemon: Daemon) -> None:
     """A message belongs to the network that its device was in when it was recorded."""
@@ -321,7 +327,7 @@ async def test_leaving_while_subscribing(daemon: Daemon, monkeypatch: pytest.Mon
     device = await daemon.core.registry.device("dev")
     assert device is not None
     leaving = await daemon.login()
-    gate = Gate(monkeypatch, groups, "find")
+    gate = Gate(monkeypatch, "groups.find")
     # The network is looked up in the store.
     leaving.send({"action": "command/subscribe", "deviceId": "dev", "networkIds": [1]})
     await until(gate.entered.is_set)

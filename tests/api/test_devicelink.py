@@ -124,6 +124,7 @@ async def test_advertised_host(start: Start) -> None:
     assert (await linked.listed())[0]["host"] == "links.example"
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_list(start: Start, sockets: Sockets) -> None:
     """Links are shown with state, client and counts, and never with a token or a key."""
@@ -168,6 +169,7 @@ async def test_list(start: Start, sockets: Sockets) -> None:
         pass
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("key", ["token", "id"])
 @pytest_twisted.ensureDeferred
 async def test_close(start: Start, sockets: Sockets, key: str) -> None:

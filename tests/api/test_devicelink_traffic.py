@@ -33,6 +33,7 @@ async def closed(pipe: Pipe) -> bool:
     return isinstance(reason, ConnectionLost)
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_tcp(start: Start, sockets: Sockets) -> None:
     """A TCP link passes everything both ways, and the end of either."""

@@ -113,11 +113,12 @@ async def test_equal_names(rest: RestKit) -> None:
     assert await rest.measured() == [(1_000, {"1": 5, "2": 5, "3": 5})]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_devicehive_subscriber(rest: RestKit) -> None:
     """A client of DeviceHive gets them, live and replayed, with the device's own times."""
     await rest.equip()
-    live = await rest.daemon.login()
+    live = await rest.daemon.far.login()
     await subscribe(live, "notification", deviceId="D", names=["telemetry"])
     now = rest.core.wall()
     body = submission(item("1", now - 5_000), item("ü", now - 4_000), item("3", now + 3_600_000))
@@ -125,7 +126,7 @@ async def test_devicehive_subscriber(rest: RestKit) -> None:
     pushed = [(await live.push())["notification"] for _ in range(3)]
     values = [each["parameters"]["temp"] for each in pushed]
     assert values == [1, "ü", 3]
-    late = await rest.daemon.login()
+    late = await rest.daemon.far.login()
     since = "2001-01-01T00:00:00"
     await ok(late, "notification/subscribe", deviceId="D", names=["telemetry"], timestamp=since)
     assert [(await late.push())["notification"] for _ in range(3)] == pushed

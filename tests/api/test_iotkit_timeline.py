@@ -32,6 +32,7 @@ from tests.api.scene import (
     until,
 )
 from tests.harness import PATIENCE, Socket, reactor
+from tests.stores import ON_POSTGRESQL
 
 PARAMS = [{"name": "LED", "value": "1"}]
 
@@ -51,9 +52,12 @@ async def delivery(kit: Kit, name: str) -> int:
 
 async def deliveries(kit: Kit, name: str) -> list[int]:
     """Return how far each command of a name has come."""
-    rows = await kit.core.store._read(  # type: ignore[attr-defined]
-        lambda db: db.execute("SELECT delivery FROM command WHERE name = ?", [name]).fetchall()
-    )
+    store: Any = kit.core.store
+    query = "SELECT delivery FROM command WHERE name = "
+    if ON_POSTGRESQL:
+        rows = await store._readers.submit(lambda tx: tx.rows(f"{query}%s", name))
+    else:
+        rows = await store._read(lambda db: db.execute(f"{query}?", [name]).fetchall())
     return [int(found) for (found,) in rows]
 
 
@@ -192,12 +196,13 @@ async def test_from_devicehive(kit: Kit) -> None:
     assert (await content(device))["z"] == 1
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_account_of_the_token(kit: Kit) -> None:
     """The account is the token's when the device's data does not say it, else nobody's."""
     await kit.start()
     await kit.save()
-    admin = await kit.daemon.login()
+    admin = await kit.daemon.far.login()
     parameters = {"componentId": "c", "params": []}
     for accounts, account in (([{"id": "mine"}], "mine"), (None, "")):
         device = await kit.device("D", device_token("D", accounts=accounts))
@@ -206,12 +211,13 @@ async def test_account_of_the_token(kit: Kit) -> None:
         await answer(admin, "D", number, "done")
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_commands_of_others(kit: Kit) -> None:
     """A command that is no actuation is not sent, and waits for a socket that takes it."""
     await kit.start()
     device = await kit.device()
-    admin = await kit.daemon.login()
+    admin = await kit.daemon.far.login()
     await command(admin, "D", "reboot", parameters={"delay": 1})
     await command(admin, "D", "plain")
     await command(admin, "D", "LED", parameters={"componentId": "c", "params": PARAMS})
@@ -221,19 +227,21 @@ async def test_commands_of_others(kit: Kit) -> None:
     assert await delivery(kit, "reboot") == Delivery.NEVER
     device = await kit.device()  # nor is it later
     await kit.says_nothing(device)
-    other = await kit.daemon.login()
+    other = await kit.daemon.far.login()
     await subscribe(other, "command", deviceId="D")
     names = [(await other.push())["command"]["command"] for _ in range(2)]
     assert names == ["reboot", "plain"]
 
 
+@pytest.mark.cross_node
 @pytest_twisted.ensureDeferred
 async def test_to_devicehive(kit: Kit) -> None:
     """A subscriber of another API sees actuations as commands, also without an iotkit socket."""
     await kit.start(keep_actuations=False)
-    admin = await kit.daemon.login()
+    admin = await kit.daemon.far.login()
     await kit.save()
     await subscribe(admin, "command", deviceId="D")
+    await kit.daemon.sees("D")
     dashboard = await kit.connect()
     dashboard.send(actuation())
     pushed = (await admin.push())["command"]

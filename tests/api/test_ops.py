@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 import pytest_twisted
 
-from gatewayd.storage.journal import Journal
+from tests.api.gate import broken
 from tests.api.scene import fails, notify, ok, save_device
 from tests.api.web import Answered, request
 from tests.harness import Daemon
+from tests.stores import sqlite_only
 
 
 async def get(daemon: Daemon, path: str, method: str = "GET") -> Answered:
@@ -29,6 +28,7 @@ async def test_well(daemon: Daemon, path: str) -> None:
     assert (page.code, page.body) == (200, b"")
 
 
+@sqlite_only("the faults of PostgreSQL are in tests/storage and tests/process")
 @pytest_twisted.ensureDeferred
 async def test_an_unhealthy_store(daemon: Daemon) -> None:
     """Readiness ends while the store cannot write, and names it; liveness goes on."""
@@ -36,11 +36,8 @@ async def test_an_unhealthy_store(daemon: Daemon) -> None:
     await save_device(admin, "dev")
     note = {"notification": "n"}
 
-    def full(journal: Journal) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "flush", full)
+        broken(patch, "commit", "database or disk is full")
         code, text = await fails(admin, "notification/insert", deviceId="dev", notification=note)
         assert code == 503
         assert text == "The request could not be stored; nothing was changed. Try again later."

@@ -65,6 +65,7 @@ def asking(ux: Ux, line: str, body: object) -> Deferred[Answered]:
 # Methods
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize(
     ("status", "shown"), [("201", 201), ("0", 0), ("Success", 200), ("", 200), ("failed", 500)]
 )

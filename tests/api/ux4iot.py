@@ -161,8 +161,9 @@ class Ux(Daemon):
 
     async def attach(self, device_id: str) -> Attached:
         """Attach a device."""
-        socket = await self.login()
+        socket = await self.far.login()
         await subscribe(socket, "command", deviceId=device_id)
+        await self.sees(device_id)
         self.devices[device_id] = Attached(device_id, socket)
         return self.devices[device_id]
 

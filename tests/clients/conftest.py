@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_twisted
 
+from tests.stores import ON_POSTGRESQL, stores
+
 if TYPE_CHECKING:
     from tests.clients.official import Connection, Role
     from tests.process.daemon import Daemon
@@ -23,6 +25,11 @@ async def daemon(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Daem
 
     reactor_name = os.environ.get("GATEWAYD_TEST_REACTOR", "epoll")
     daemon = Daemon(tmp_path_factory.mktemp("daemon"), reactor_name)
+    if ON_POSTGRESQL:
+        storage = stores.storage(daemon.home)
+        assert storage.url is not None
+        stores.create(storage)
+        daemon.arguments += ["--set", f"storage.url={storage.url.reveal()}"]
     await daemon.start()
     yield daemon
     await daemon.end()

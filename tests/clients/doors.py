@@ -173,8 +173,9 @@ class Doors(Daemon):
 
     async def hive_device(self, device_id: str) -> Socket:
         """Attach a device by DeviceHive."""
-        attached = await self.login()
+        attached = await self.far.login()
         await subscribe(attached, "command", deviceId=device_id)
+        await self.sees(device_id)
         return attached
 
     async def key_device(self, device_id: str) -> Socket:
@@ -182,8 +183,9 @@ class Doors(Daemon):
         registrar = await holder(self, "/device")
         device = {"name": device_id, "key": "secret"}
         await ok(registrar, "device/save", deviceId=device_id, device=device)
-        attached = await self.connect("/device")
+        attached = await self.far.connect("/device")
         await ok(attached, "authenticate", deviceId=device_id, deviceKey="secret")
+        await self.sees(device_id)
         return attached
 
     async def echo_device(self, device_id: str) -> Socket:
@@ -191,16 +193,17 @@ class Doors(Daemon):
         attached = await self.echo()
         attached.send(hello(device_id))
         assert await attached.next() == REGISTERED
+        await self.sees(device_id)
         return attached
 
     async def echo(self) -> Socket:
         """Open a socket of iotkit."""
         factory = WebSocketClientFactory(
-            f"ws://127.0.0.1:{self.port}/", protocols=["echo-protocol"], reactor=reactor
+            f"ws://127.0.0.1:{self.far.port}/", protocols=["echo-protocol"], reactor=reactor
         )
         factory.protocol = Socket
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.far.port)
         opened = await endpoint.connect(factory)
         assert isinstance(opened, Socket)
         await opened.ready.addTimeout(PATIENCE, reactor)
@@ -209,7 +212,7 @@ class Doors(Daemon):
 
     async def official(self, **options: Any) -> Connection:
         """Connect DeviceHive's Python client."""
-        url = f"ws://127.0.0.1:{self.port}/api/websocket"
+        url = f"ws://127.0.0.1:{self.far.port}/api/websocket"
         connection: Connection = await deferToThread(
             Connection, url, login=ADMIN, password=PASSWORD, **options
         )
@@ -221,12 +224,12 @@ class Doors(Daemon):
         body = submission(item(value, self.time.wall(), cid_of(device_id)))
         bearer = f"Bearer {device_token(signed_by or device_id)}"
         path = f"/v1/api/data/{device_id}"
-        return await request(self.port, "POST", path, body, Authorization=bearer)
+        return await request(self.far.port, "POST", path, body, Authorization=bearer)
 
     async def send(self, device_id: str, body: object, bearer: str = BEARER) -> Answered:
         """Let a device say something by HTTPS, as to an IoT Hub."""
         path = f"/devices/{device_id}/messages/events?api-version=2021-04-12"
-        return await request(self.port, "POST", path, body, Authorization=bearer)
+        return await request(self.far.port, "POST", path, body, Authorization=bearer)
 
     async def say(self, device_id: str, **parameters: Any) -> None:
         """Let a device say something by DeviceHive."""

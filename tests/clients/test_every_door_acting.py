@@ -68,6 +68,7 @@ ANSWERS: list[tuple[str, Any, int]] = [
 ]
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_official_device(doors: Doors) -> None:
     """DeviceHive's own client answers methods; its status is a number or becomes one."""
@@ -80,6 +81,7 @@ async def test_official_device(doors: Doors) -> None:
 
     hive = await doors.official(answer=answers)
     await deferToThread(hive.api.subscribe_insert_commands, device_id)
+    await doors.sees(device_id)
     for number, (_, result, status) in enumerate(ANSWERS):
         answered = await doors.invoke(device_id, "open", {"number": number})
         assert (answered.code, answered.json) == (200, {"status": status, "payload": result})
@@ -88,6 +90,7 @@ async def test_official_device(doors: Doors) -> None:
     assert sorted(each.parameters["number"] for each in listed) == list(range(len(ANSWERS)))
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_agent_of_iotkit(doors: Doors) -> None:
     """An agent gets a method as an actuation; it has no way to answer: 504 in the end."""
@@ -104,6 +107,7 @@ async def test_agent_of_iotkit(doors: Doors) -> None:
     check_error(await asked, 504101, "GatewayTimeout")
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_both_attached(doors: Doors) -> None:
     """With an agent attached as well, DeviceHive's device answers."""
@@ -118,6 +122,7 @@ async def test_both_attached(doors: Doors) -> None:
     assert (await asked).json == {"status": 200, "payload": {"lit": True}}
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_nobody_there(doors: Doors) -> None:
     """A method of a device that is away fails at once, and does not reach it when it comes."""
@@ -129,6 +134,7 @@ async def test_nobody_there(doors: Doors) -> None:
     assert (await asked).json == {"status": 200, "payload": None}
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_device_that_comes(doors: Doors) -> None:
     """A method waits for its device when it is told to; who attaches gets it and answers."""
@@ -142,6 +148,7 @@ async def test_device_that_comes(doors: Doors) -> None:
     assert (await asked).json == {"status": 200, "payload": {"came": True}}
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_agent_that_comes(doors: Doors) -> None:
     """So does an agent of iotkit; it gets its actuation."""
@@ -155,6 +162,7 @@ async def test_agent_that_comes(doors: Doors) -> None:
     check_error(await asked, 504101, "GatewayTimeout")
 
 
+@pytest.mark.cross_node
 @pytest.mark.parametrize("payload", [["a", 1.5, None], "text", 0, False, {}, {"$x": {"y": []}}])
 @bounded
 async def test_any_payload(doors: Doors, payload: Any) -> None:
@@ -182,6 +190,7 @@ def sections(told: Any) -> tuple[Any, Any]:
     return desired, reported
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_twin(doors: Doors) -> None:
     """A wish reaches the device, its report the web app; each change is told whole, in order."""
@@ -207,6 +216,7 @@ async def test_twin(doors: Doors) -> None:
     assert follower.untaken == []
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_wish_through_devicehive(doors: Doors) -> None:
     """An application of DeviceHive wishes the same way, and null removes."""
@@ -223,6 +233,7 @@ async def test_wish_through_devicehive(doors: Doors) -> None:
     ]
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_wishes_while_away(doors: Doors) -> None:
     """A device that was away gets what was wished meanwhile, in order, before what is new."""

@@ -51,6 +51,7 @@ async def test_two_doors(doors: Doors, first: str, second: str) -> None:
     assert follower.untaken == []
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_take_over(doors: Doors) -> None:
     """A device that comes again before its old socket is closed is connected all the time."""
@@ -66,6 +67,7 @@ async def test_take_over(doors: Doors) -> None:
     assert follower.untaken == []
 
 
+@pytest.mark.cross_node
 @EACH
 @bounded
 async def test_reset(doors: Doors, door: str) -> None:
@@ -83,6 +85,7 @@ async def test_reset(doors: Doors, door: str) -> None:
     assert (await follower.told())["connectionState"] is False
 
 
+@pytest.mark.cross_node
 @EACH
 @bounded
 async def test_telemetry_first(doors: Doors, door: str) -> None:
@@ -102,6 +105,7 @@ async def test_telemetry_first(doors: Doors, door: str) -> None:
     assert follower.untaken == []
 
 
+@pytest.mark.cross_node
 @bounded
 async def test_told_in_order(doors: Doors) -> None:
     """States and messages are told in the order in which they happened."""

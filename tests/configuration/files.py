@@ -52,6 +52,18 @@ secondary_access_key = "hunter2-planted-2"
 [ux4iot.iot_hub]
 connection_string = "HostName=hub.example;SharedAccessKeyName=s;SharedAccessKey=hunter2-planted"
 """
+WITH_NODE = """
+[[listen]]
+endpoint = "tcp:9090"
+serve = ["ops"]
+[storage]
+url = "postgresql://gateway:hunter2-planted@db.example/gateway"
+[node]
+name = "a"
+internal = "tcp:8090:interface=10.0.0.1"
+advertise = "http://10.0.0.1:8090"
+cluster_key = "hunter2-planted-cluster"
+"""
 OPS_ONLY = """
 [[listen]]
 endpoint = "tcp:9090"

@@ -174,6 +174,40 @@ def test_dev_takes_overrides(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted(own)
 
 
+def test_dev_with_a_server(tmp_path: Path) -> None:
+    """The database of --dev may be one of PostgreSQL, also for a node among others."""
+    url = f"storage.url=postgresql://u:{PLANTED}@127.0.0.1/db"
+    storage = configuration.dev(tmp_path, [url]).storage
+    assert storage.is_shared
+    node = configuration.dev(
+        tmp_path,
+        [
+            url,
+            "node.name=b",
+            "node.internal=tcp:8090:interface=127.0.0.1",
+            "node.advertise=http://127.0.0.1:8090",
+            f"node.cluster_key={PLANTED}-of-all",
+        ],
+    ).node
+    assert (node.name, node.advertise) == ("b", "http://127.0.0.1:8090")
+
+
+def test_dev_nodes_stay_on_this_machine(tmp_path: Path) -> None:
+    """Under --dev other machines cannot be its nodes."""
+    overrides = [
+        "storage.url=postgresql://127.0.0.1/db",
+        "node.internal=tcp:8090",
+        "node.advertise=http://192.0.2.1:8090",
+        f"node.cluster_key={PLANTED}-of-all",
+    ]
+    with pytest.raises(ConfigError) as raised:
+        configuration.dev(tmp_path, overrides)
+    assert str(raised.value) == (
+        'node.internal: "tcp:8090" is not allowed with --dev, which other machines must not '
+        "reach; allowed: unix:, or tcp: with interface=127.0.0.1"
+    )
+
+
 def test_dev_override_lasts_for_one_start(tmp_path: Path) -> None:
     """An override of an item of a list changes nothing for those who load settings later."""
     changed = configuration.dev(tmp_path, ["listen.0.serve.2=ops"])
@@ -256,7 +290,7 @@ def test_dev_names_what_it_cannot_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["devicehive", "devicelink", "cloudrelay", "oauth", "iotkit", "ux4iot", "storage"],
+    ["devicehive", "devicelink", "cloudrelay", "oauth", "iotkit", "ux4iot", "storage", "node"],
 )
 def test_dev_reports_what_is_no_table(tmp_path: Path, name: str) -> None:
     """A table overridden by a value is an error under --dev, too."""

@@ -10,7 +10,10 @@ from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, Files
 
 # What is refused
 
-SQLITE = 'allowed: "sqlite:///absolute/path" or "sqlite:path/beside/this/file"'
+URLS = (
+    'allowed: "sqlite:///absolute/path", "sqlite:path/beside/this/file" or '
+    '"postgresql://user:password@host/database"'
+)
 DURATION = 'allowed: a duration from "0s" to "36500d" in d, h, m, s and ms, the largest first'
 TEXT = "is not a text; allowed: text in quotes, not empty"
 
@@ -167,20 +170,25 @@ TEXT = "is not a text; allowed: text in quotes, not empty"
             '"cloudrelay", "iotkit", "ux4iot", "ops"',
         ),
         (
-            "storage.url=postgresql://u:hunter2-planted@h/db",
-            f"storage.url: postgresql:// is not available yet in this version; {SQLITE}",
+            "listen.0={endpoint='unix:/run/x', serve=['ops'], reuse_port=true}",
+            'listen.0.reuse_port: set for "unix:/run/x"; allowed: with an endpoint that is tcp:, ',
+        ),
+        (
+            "storage.url=postgresql://u:hunter2-planted@h /db",
+            "storage.url: not the URL of a PostgreSQL database; allowed: as in "
+            '"postgresql://user:password@host/database"',
         ),
         (
             "storage.url=mysql://u:hunter2-planted@h/db",
-            f'storage.url: this scheme "mysql" is not supported; {SQLITE}',
+            f'storage.url: this scheme "mysql" is not supported; {URLS}',
         ),
-        ("storage.url=hunter2-planted", f"storage.url: this URL is not supported; {SQLITE}"),
+        ("storage.url=hunter2-planted", f"storage.url: this URL is not supported; {URLS}"),
         (
             "storage.url=sqlite://var/x.db",
-            f"storage.url: the path after sqlite:// is not absolute; {SQLITE}",
+            f"storage.url: the path after sqlite:// is not absolute; {URLS}",
         ),
-        ("storage.url=sqlite:", f"storage.url: the URL names no file; {SQLITE}"),
-        ("storage.url=sqlite:///x/", f"storage.url: the URL names no file; {SQLITE}"),
+        ("storage.url=sqlite:", f"storage.url: the URL names no file; {URLS}"),
+        ("storage.url=sqlite:///x/", f"storage.url: the URL names no file; {URLS}"),
         (
             "listen.0.endpoint.x=1",
             "--set listen.0.endpoint.x: a part before its end is no table; allowed: tables and "
@@ -210,7 +218,7 @@ def test_what_is_missing(files: Files) -> None:
     """Everything required that is missing is named."""
     assert files.problems("") == [
         "listen: missing; at least one [[listen]] table is required",
-        f"storage.url: missing; it or url_file is required; {SQLITE}",
+        f"storage.url: missing; it or url_file is required; {URLS}",
     ]
     assert files.problems('[[listen]]\nserve = ["devicehive"]\n[storage]\nurl = "sqlite:x"') == [
         "listen.0.endpoint: missing; it has no default",
@@ -235,10 +243,11 @@ def test_what_links_need(files: Files) -> None:
 
 def test_url_file_is_named_for_its_content(files: Files) -> None:
     """A bad URL from a file is reported under the key that names the file."""
-    files.write("url", f"postgresql://u:{PLANTED}@h/db\n")
+    files.write("url", f"postgresql://u:{PLANTED} @h/db\n")
     text = MINIMAL.replace('url = "sqlite:test.db"', 'url_file = "url"')
     assert files.problems(text) == [
-        f"storage.url_file: postgresql:// is not available yet in this version; {SQLITE}"
+        "storage.url_file: not the URL of a PostgreSQL database; allowed: as in "
+        '"postgresql://user:password@host/database"'
     ]
 
 
@@ -248,8 +257,8 @@ def test_all_problems_at_once(files: Files) -> None:
     problems = files.problems(overrides=[*overrides, "storage.retention=1s", "node.name=a"])
     assert [line.split(":")[0] for line in problems] == [
         "--set number 1",
-        "[node] is not available yet in this version",
         "storage.retention",
+        "node",
         "devicehive.admin_password",
         "limits.header",
         "limits.bdy",

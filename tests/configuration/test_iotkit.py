@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.configuration import File, IotKit
-from gatewayd.configuration.urls import parse_host_and_port
 from gatewayd.configuration.names import parse_uuid
+from gatewayd.configuration.urls import parse_host_and_port
 from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_IOTKIT, Files
 
 ACCOUNT = "c4715841-bb1e-4c87-ad78-2376fe596a11"

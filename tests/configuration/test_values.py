@@ -9,18 +9,32 @@ from typing import Any
 import pytest
 
 from gatewayd import configuration
-from gatewayd.configuration import IotKit, Listen, Secret, Storage, Ux4Iot
+from gatewayd.configuration import IotKit, Listen, Node, Secret, Storage, Ux4Iot
 from gatewayd.configuration.keys import keys
 from gatewayd.configuration.settings import LISTS, TABLES
-from tests.configuration.files import MINIMAL, OPS_ONLY, PLANTED, WITH_UX4IOT, Files, look_up
+from tests.configuration.files import (
+    MINIMAL,
+    OPS_ONLY,
+    PLANTED,
+    WITH_NODE,
+    WITH_UX4IOT,
+    Files,
+    look_up,
+)
 
 # What takes effect
 
 TAKES_EFFECT: dict[str, tuple[str, Any]] = {
     "listen.0.endpoint": ("tcp:1234", "tcp:1234"),
     "listen.0.serve": ('["ops", "devicehive"]', ["ops", "devicehive"]),
+    "listen.0.reuse_port": ("true", True),
     "storage.url": ("sqlite:///var/lib/x.db", "sqlite:///var/lib/x.db"),
     "storage.retention": ("1m", 60.0),
+    "node.name": ("Node_2.b-c", "Node_2.b-c"),
+    "node.internal": ("tcp:8091", "tcp:8091"),
+    "node.advertise": ("https://b.example:1/", "https://b.example:1"),
+    "node.lease": ("1m", 60.0),
+    "node.cluster_key": ("sixteen letters!", "sixteen letters!"),
     "devicehive.jwt_secret": ("abc", "abc"),
     "devicehive.jwt_secret_encoding": ("utf-8", "utf-8"),
     "devicehive.access_token_lifetime": ("1h", 3600.0),
@@ -134,6 +148,7 @@ TAKES_EFFECT: dict[str, tuple[str, Any]] = {
 #: The keys that name the file of a secret, and what may be in it.
 BY_FILE = {
     "storage.url_file": "sqlite:///from/file",
+    "node.cluster_key_file": "sixteen letters!",
     "devicehive.jwt_secret_file": "from file",
     "devicehive.admin_password_file": "from file",
     "oauth.client.0.secret_file": "from file",
@@ -146,6 +161,7 @@ BY_FILE = {
 }
 #: Tables within tables, and files whose content is the setting; their tests are elsewhere.
 OTHERS = (
+    "node.cluster_ca_file",
     "cloudrelay.issuer",
     "cloudrelay.issuer.0.jwks_file",
     "oauth.client",
@@ -157,13 +173,18 @@ OTHERS = (
 )
 
 
+def base(path: str) -> str:
+    """Return a configuration in which a key may be set."""
+    return WITH_NODE if path.startswith("node.") else WITH_UX4IOT
+
+
 @pytest.mark.parametrize("path", TAKES_EFFECT)
 def test_key_takes_effect(files: Files, path: str) -> None:
     """Every key changes the settings to what it says."""
     files.write_keys()
     text, value = TAKES_EFFECT[path]
-    assert look_up(files.load(WITH_UX4IOT), path) != value
-    assert look_up(files.load(WITH_UX4IOT, [f"{path}={text}"]), path) == value
+    assert look_up(files.load(base(path)), path) != value
+    assert look_up(files.load(base(path), [f"{path}={text}"]), path) == value
 
 
 def test_every_key_is_tested() -> None:
@@ -190,7 +211,7 @@ def test_secret_is_read_from_its_file(files: Files, path: str, end: str) -> None
     files.write_keys()
     files.write("it", f"{BY_FILE[path]}{end}")
     inline = path.removesuffix("_file")
-    settings = files.load(without(WITH_UX4IOT, inline), [f"{path}=it"])
+    settings = files.load(without(base(path), inline), [f"{path}=it"])
     assert look_up(settings, inline) == BY_FILE[path]
 
 
@@ -223,6 +244,7 @@ def test_defaults(files: Files) -> None:
     assert limits.pending_writes == 64 * 1048576
     assert (settings.cloudrelay.issuer, settings.oauth.client) == ([], [])
     assert settings.iotkit == IotKit()
+    assert settings.node == Node(name="gatewayd")
     assert settings.service.drain_timeout == 10
 
 
@@ -235,10 +257,23 @@ def test_database_is_beside_the_file(files: Files, monkeypatch: pytest.MonkeyPat
     assert absolute.storage.path == Path("/var/lib/x.db")
 
 
-def test_storage_without_sqlite_has_no_path() -> None:
+def test_storage_without_sqlite_has_no_path(files: Files) -> None:
     """A storage that no SQLite database stands behind has no path."""
-    with pytest.raises(ValueError, match="no SQLite"):
-        _ = Storage().path
+    for storage in (Storage(), files.load(WITH_NODE).storage):
+        with pytest.raises(ValueError, match="no SQLite"):
+            _ = storage.path
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2-planted@h:1/db?sslmode=require", "postgres://h"]
+)
+def test_database_of_several_nodes(files: Files, url: str) -> None:
+    """The URL of a PostgreSQL database is kept to the letter, and several nodes may share it."""
+    storage = files.load(overrides=[f"storage.url={url}"]).storage
+    assert storage.url is not None
+    assert (storage.url.reveal(), storage.is_shared) == (url, True)
+    assert PLANTED not in repr(storage)
+    assert not files.load().storage.is_shared
 
 
 def test_serves(files: Files) -> None:
@@ -412,7 +447,10 @@ def test_example_in_comments_loads(files: Files) -> None:
     files.write("iot-hub", "HostName=hub.example;SharedAccessKeyName=service;SharedAccessKey=AA==")
     files.write_keys()
     files.write("iotkit-database", "postgresql://db.example/iot")
-    settings = files.load(re.sub("(?m)^#(?! |$)", "", example.read_text()))
+    files.write("cluster-key", "00ff" * 16)
+    text = re.sub("(?m)^#(?! |$)", "", example.read_text())
+    settings = files.load(text, ["storage.url=postgresql://db.example/gatewayd"])
+    assert (settings.node.name, settings.node.advertise) == ("a", "http://10.0.0.1:8090")
     (issuer,) = settings.cloudrelay.issuer
     assert issuer.issuer == "https://login.example.com/tenant/v2.0"
     assert settings.listen[2].serve == ["iotkit"]

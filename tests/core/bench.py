@@ -20,12 +20,14 @@ from gatewayd.core.queries import Filter, GroupQuery, Replay
 from gatewayd.core.tokens import TokenAuthority
 from gatewayd.core.users import UserChange
 from gatewayd.errors import Unauthenticated
+from gatewayd.storage.pg.store import PostgresStore
 from gatewayd.storage.sqlite import SQLiteStore
 from tests.storage.store_bench import START as START
 from tests.storage.store_bench import Clock as Clock
 from tests.storage.store_bench import bounded as bounded
 from tests.storage.store_bench import the_reactor
 from tests.storage.store_bench import together as together
+from tests.stores import stores
 
 ADMIN = "dhadmin"
 PASSWORD = "dhadmin_#911"
@@ -206,7 +208,7 @@ class Bench:
 
     async def open(self) -> None:
         """Build it and start the store."""
-        store = SQLiteStore(self.path, the_reactor(), self.clock)
+        store = self._store()
         self.gate = Gate(store)
         self.store = cast("Store", self.gate)
         self.tokens = TokenAuthority(KEY, self.clock)
@@ -219,6 +221,15 @@ class Bench:
         network, *_ = await self.store.groups(GroupKind.NETWORK, GroupQuery())
         type_, *_ = await self.store.groups(GroupKind.DEVICE_TYPE, GroupQuery())
         self.network, self.type = network.id, type_.id
+
+    def _store(self) -> SQLiteStore | PostgresStore:
+        storage = stores.storage(self.path)
+        if not storage.is_shared:
+            return SQLiteStore(storage.path, the_reactor(), self.clock)
+        if not stores.exists(storage):
+            stores.create(storage)
+        assert storage.url is not None
+        return PostgresStore(storage.url.reveal(), the_reactor(), self.clock)
 
     async def close(self) -> None:
         self.threads.release()
@@ -235,6 +246,7 @@ class Bench:
         """Let everything that began in the background end: it is never longer than five steps."""
         for _ in range(5):
             await self.gate.store.setting("")
+            await self.gate.store.drop_sessions([])
             await self.gate.store.mark(0, [], Delivery.NEVER)
 
     def principal(self, user: User) -> Principal:

@@ -11,10 +11,10 @@ from greenlet import greenlet  # type: ignore[import-untyped]
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.hub.hub import Hub, HubRules, Message
 from gatewayd.core.hub.twin import Twin
 from gatewayd.core.model import Device, Event
-from gatewayd.core.presence import Attachment
 from gatewayd.errors import Unavailable
 from tests.core.bench import Bench
 from tests.storage.store_bench import the_reactor

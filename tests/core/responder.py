@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.devices import DeviceChange
 from gatewayd.core.gateway import Core
 from gatewayd.core.invocations import Invocations
 from gatewayd.core.model import Device, Event
-from gatewayd.core.presence import Attachment
 from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Denied, GatewayError, NotFound
 from tests.core.bench import Bench, Recorder

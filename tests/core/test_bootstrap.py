@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
+
 import pytest
+from twisted.internet.defer import Deferred
 
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.core.configuration import DEFAULTS
 from gatewayd.core.gateway import Core
+from gatewayd.core.interfaces import Store
 from gatewayd.core.model import Group, GroupKind, Role, Status
+from gatewayd.core.passwords import Passwords
 from gatewayd.core.queries import GroupQuery, UserQuery
 from gatewayd.core.users import UserChange
 from gatewayd.errors import ConfigError
-from tests.core.bench import ADMIN, PASSWORD, Bench, bounded
+from gatewayd.storage.sqlite import SQLiteStore
+from tests.core.bench import ADMIN, PASSWORD, Bench, Gate, Threads, bounded
+from tests.storage.store_bench import the_reactor
 
 
 @bounded
@@ -71,3 +79,26 @@ async def test_interrupted(bench: Bench, core: Core) -> None:
     user = await bench.store.user_by_login("other")
     assert user is not None
     await core.users.update(bench.principal(user), user.id, UserChange(data=b"{}"))
+
+
+@pytest.mark.parametrize("asked", ["groups", "setting"])
+@bounded
+async def test_two_at_once(tmp_path: Path, asked: str) -> None:
+    """Of two nodes that begin with an empty store at once, one furnishes it."""
+    bench = Bench(tmp_path / "gatewayd.db")
+    store = SQLiteStore(bench.path, the_reactor(), bench.clock)
+    await store.start()
+    gate, passwords = Gate(store), Passwords(Threads())
+    # It finds nothing, and acts on that later.
+    gate.hold(asked)
+    first = Deferred.fromCoroutine(bootstrap(cast("Store", gate), passwords, ADMIN, PASSWORD))
+    while asked not in gate.calls:
+        await store.setting("")
+    await gate.answered(asked)
+    second = await bootstrap(store, passwords, ADMIN, PASSWORD)
+    await gate.release(asked)
+    assert sorted([await first, second]) == [False, True]
+    assert await store.count_users(UserQuery()) == 1
+    for kind in GroupKind:
+        assert await store.count_groups(kind, GroupQuery()) == 1
+    await store.stop()

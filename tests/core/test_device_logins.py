@@ -120,7 +120,7 @@ async def test_read_once(bench: Bench, logins: DeviceLogins) -> None:
     for _ in range(3):
         assert await logins.of(device) == LOGIN
         assert await logins.of(bare) is None
-    assert bench.gate.calls.count("device_login") == 1
+    assert bench.gate.calls.count("device_login") == 2
 
 
 @pytest.mark.parametrize("forgotten", [True, False])

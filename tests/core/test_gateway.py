@@ -20,6 +20,8 @@ from tests.core.bench import KEY, RETENTION, START, Bench, Clock, Threads, bound
 class SweepStore:
     """A store of which only old rows are known."""
 
+    cluster = None
+
     def __init__(self) -> None:
         self.rows = 0
         self.asked: list[int] = []

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.hub.hub import Message
 from gatewayd.core.hub.twin import Twin
 from gatewayd.core.model import CommandDraft, Device, Event
-from gatewayd.core.presence import Attachment
 from gatewayd.errors import Unavailable
 from tests.core.bench import START, Bench, bounded
 from tests.core.hubbing import Broken, HubBench, Watching, beside_the_reactor, wait_for

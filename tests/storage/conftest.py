@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from tests.storage.pg_followers import PATIENCE, Node
 from tests.storage.pg_place import PostgresPlace
 from tests.storage.pg_writers import Directory, House
 from tests.storage.postgres import PostgresServer
@@ -29,7 +30,7 @@ async def sqlite_place(tmp_path: Path) -> AsyncIterator[SQLitePlace]:
 @pytest.fixture(scope="session")
 def store_server() -> Iterator[PostgresServer]:
     """Run a PostgreSQL server; who stops or freezes it has it going again when the test ends."""
-    server = PostgresServer()
+    server = PostgresServer(connections=100)
     try:
         server.create()
         yield server
@@ -68,6 +69,18 @@ async def pg_place(
     yield place
     await place.store.stop()
     place.drop()
+
+
+@pytest_twisted.async_yield_fixture(name="nodes")
+async def start_nodes(pg_place: PostgresPlace) -> AsyncIterator[tuple[Node, Node]]:
+    """Have two nodes that notify each other."""
+    await pg_place.store.stop()
+    pg_place.store = pg_place.another(patience=PATIENCE)
+    a, b = Node(pg_place.store), Node(pg_place.another(patience=PATIENCE))
+    await a.start()
+    await b.start()
+    yield a, b
+    await b.store.stop()
 
 
 @pytest_twisted.async_yield_fixture(name="place")

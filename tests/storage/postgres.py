@@ -64,12 +64,13 @@ class PostgresServer:
     """A server of its own directory and port; it refuses to run as root, so root runs it as nobody.
 
     :param connections: that it has at most.
+    :param parent: where its directory is made; None: where temporary files are.
     :ivar url: for the gateway's user, by TCP and with a password.
     """
 
-    def __init__(self, connections: int = 40) -> None:
+    def __init__(self, connections: int = 40, parent: str | None = None) -> None:
         self._connections = connections
-        self.directory = Path(tempfile.mkdtemp(prefix="gatewayd-postgres-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="gatewayd-postgres-", dir=parent))
         self._programs = installation() / "bin"
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:

@@ -83,7 +83,7 @@ class TestDevices:
         directory.first.do(lock)
         with directory.race(devices.delete, house.device.uid) as begun:
             directory.first.do(change_twin)
-        assert begun.result() is True
+        assert begun.result() == [house.device]
         assert directory.read(shadows.twin, house.device.uid) is None
         orphans = directory.place.execute("SELECT stream FROM orphan")
         assert orphans == [(house.device.uid,)]

@@ -78,6 +78,15 @@ async def come_back(rig: Rig) -> None:
     raise AssertionError("it did not come back")
 
 
+async def reached(place: PostgresPlace, position: int) -> None:
+    """Wait until the store has told of everything up to a position."""
+    for _ in range(200):
+        if place.store.tail.position >= position:
+            return
+        await deferLater(the_reactor(), 0.02)
+    raise AssertionError("something was not told")
+
+
 @pytest.mark.parametrize("again", [True, False])
 @bounded
 async def test_answer_of_a_commit_is_lost(
@@ -103,6 +112,10 @@ async def test_answer_of_a_commit_is_lost(
     logged = await rig.replay()
     assert [event.name for event in logged] == ["before", "doubtful", "with it", "after"]
     assert seqs(logged) == [1, 2, 3, 4]
+    await reached(pg_place, 4)
+    assert [event.foreign for event in seen] == [False, True, True, False]
+    for event in seen:
+        event.foreign = False
     assert seen == logged
 
 

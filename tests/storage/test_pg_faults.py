@@ -161,15 +161,17 @@ async def test_database_goes_and_comes(
 
 
 @bounded
-async def test_away(rig: Rig, server: PostgresServer) -> None:
+async def test_away(pg_place: PostgresPlace, rig: Rig, server: PostgresServer) -> None:
     """While the database is away all calls fail at once; then all work again."""
     device = await rig.device()
     server.stop()
 
-    async def unhealthy() -> bool:
-        return not rig.store.healthy
+    async def noticed() -> bool:
+        store = pg_place.store
+        return all(part.reason is not None for part in store._open if part is not store.tail)
 
-    await until(unhealthy)
+    await until(noticed)
+    assert not rig.store.healthy
     for _ in range(2):
         calls: list[Deferred[Any]] = [
             rig.note(device), rig.store.put_setting("a", "b"), rig.store.device("D"),

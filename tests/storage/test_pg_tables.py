@@ -166,4 +166,5 @@ class TestSchema:
             "JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = k.confkey[1] "
             "WHERE k.contype = 'f' AND k.connamespace = 'public'::regnamespace"
         )
-        assert set(found) == expected
+        # What several nodes keep together has no place in SQLite.
+        assert {each for each in found if each[0] in {"users", *tables}} == expected

@@ -11,12 +11,11 @@ from typing import Any
 
 import attrs
 from twisted.web.resource import IResource
-from werkzeug.exceptions import HTTPException
 
 from gatewayd.api.cloudrelay.blobs import PATH as BLOBS
 from gatewayd.api.cloudrelay.blobs import Blobs
 from gatewayd.api.cloudrelay.caller import Caller
-from gatewayd.api.cloudrelay.errors import translate
+from gatewayd.api.cloudrelay.errors import refusal, translate
 from gatewayd.api.cloudrelay.fields import (
     Preference,
     read_key,
@@ -35,9 +34,7 @@ from gatewayd.errors import (
     NoAddress,
     NotFound,
     Offline,
-    TooLarge,
     Unauthenticated,
-    Unavailable,
 )
 from gatewayd.transport.bearer import bearer_token
 from gatewayd.transport.body import BodyRules
@@ -78,14 +75,6 @@ class RelayWire:
     respond: float = 30.0
     passed: Sequence[str] = ("Accept", "Content-Type", "Content-Disposition")
     public_url: str | None = None
-
-
-class _Http(HTTPException):
-    """What the HTTP layer refuses."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__()
-        self.code = code
 
 
 class _Numbered(RestResource):
@@ -153,8 +142,7 @@ class CloudRelay:
         """Return what the HTTP layer refuses a request with."""
         if self.resource(path) is None:
             return None
-        known = {413: TooLarge("request"), 503: Unavailable()}
-        answer = translate(known.get(code) or _Http(code))
+        answer = refusal(code)
         return attrs.evolve(answer, headers={**answer.headers, **_CORS})
 
     def start(self) -> None:

@@ -78,6 +78,12 @@ def _from_http(status: int) -> Answer:
     return problem(status, f"{HTTPStatus(status).phrase}")
 
 
+def refusal(code: int) -> Answer:
+    """Return what the HTTP layer refuses a request with."""
+    known = {413: TooLarge("request"), 503: Unavailable()}
+    return _refused(known[code]) if code in known else _from_http(code)
+
+
 def translate(error: Exception) -> Answer:
     """Return the Cloud Relay's answer to an error."""
     match error:

@@ -12,8 +12,8 @@ from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields
 from gatewayd.api.devicehive.session import Push, Session
 from gatewayd.core.access import Action
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.model import Device, Event, Kind
-from gatewayd.core.presence import Attachment
 from gatewayd.core.queries import Filter
 from gatewayd.core.timeline import Subscription
 
@@ -141,6 +141,7 @@ class DeviceSession(LegacySession):
             if self._attachment.device.uid == device.uid:
                 return
             self.api.core.presence.detach(self._attachment)
+            self._attachment = None
         presence = self.api.core.presence
         told = partial(self.leave, 1000, "this connection no longer speaks for the device")
         attachment = await presence.take_over(device, "devicehive", told)

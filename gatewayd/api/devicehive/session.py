@@ -16,9 +16,9 @@ from gatewayd.api.devicehive.conversation import Conversation
 from gatewayd.api.devicehive.errors import Refused
 from gatewayd.api.devicehive.fields import Fields, Malformed
 from gatewayd.core.access import Principal
+from gatewayd.core.attachment import Attachment
 from gatewayd.core.commands import Courier
 from gatewayd.core.model import Device, Event
-from gatewayd.core.presence import Attachment
 from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Unauthenticated
 

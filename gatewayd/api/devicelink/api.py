@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from gatewayd.api.devicelink import wire
+from gatewayd.api.devicelink.elsewhere import OtherNodes
 from gatewayd.api.devicelink.errors import TooLarge, translate
 from gatewayd.api.devicelink.fields import read_request
 from gatewayd.core.access import Principal
@@ -35,14 +37,20 @@ class DeviceLink:
     """Opens, lists and closes links.
 
     :param advertise: the host that clients are told; None: the one to which they sent the request.
+    :param others: who has links too; None: nobody, or who asks is one of them.
     """
 
     _app = JsonApp(translate)
 
     def __init__(
-        self, links: Links, authentication: Authentication, advertise: str | None = None
+        self,
+        links: Links,
+        authentication: Authentication,
+        advertise: str | None = None,
+        others: OtherNodes | None = None,
     ) -> None:
         self._links = links
+        self._others = others
         self._authentication = authentication
         self._advertise = advertise
         self._resource = self._app.resource()
@@ -85,6 +93,8 @@ class DeviceLink:
     async def close(self, request: Any, key: str) -> Answer:
         """Close the link with a token or an id."""
         principal = await self._authenticate(request)
+        if self._others is not None and (owner := self._others.owner(key)) is not None:
+            return await self._others.answer(owner, request)
         await self._links.delete(principal, key)
         return Answer(204)
 
@@ -92,16 +102,22 @@ class DeviceLink:
     async def get(self, request: Any, key: str) -> Answer:
         """Show the link with a token or an id."""
         principal = await self._authenticate(request)
+        if self._others is not None and (owner := self._others.owner(key)) is not None:
+            return await self._others.answer(owner, request)
         link = self._links.get(principal, key)
         return _json(wire.listed(link, self._host(request)), _NO_STORE)
 
     @_app.json_route(PATH, methods=["GET"])
     async def list(self, request: Any) -> Answer:
-        """List the links that are open."""
+        """List the links that are open, on all nodes."""
         principal = await self._authenticate(request)
         host = self._host(request)
-        links = self._links.list(principal)
-        return _json([wire.listed(link, host) for link in links], _NO_STORE)
+        shown = [wire.listed(link, host) for link in self._links.list(principal)]
+        if self._others is None:
+            return _json(shown, _NO_STORE)
+        more, silent = await self._others.listed(request)
+        shown = sorted([*shown, *more], key=itemgetter("openedAt", "id"))
+        return _json(shown, {**_NO_STORE, **({"Warning": _left_out(silent)} if silent else {})})
 
     @_app.json_route(f"{PATH}/openapi.json", methods=["GET"])
     async def describe(self, request: Any) -> bytes:
@@ -144,6 +160,10 @@ def _host_of(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
+
+
+def _left_out(nodes: Sequence[str]) -> str:
+    return f'299 - "the links of these nodes are left out: {", ".join(nodes)}"'
 
 
 def _json(shown: object, headers: dict[str, str]) -> Answer:

@@ -9,12 +9,15 @@ from werkzeug.exceptions import HTTPException
 
 from gatewayd.api.devicelink.fields import Malformed
 from gatewayd.errors import (
+    BadAnswer,
     Denied,
     GatewayError,
     Invalid,
     NoAddress,
+    NoAnswer,
     NoFreePort,
     NotFound,
+    Offline,
     TooMany,
     Unauthenticated,
     Unavailable,
@@ -130,4 +133,7 @@ def _refused(error: GatewayError) -> Answer:
         case Unavailable():
             text = "The gateway cannot do this now; nothing was changed. Try again later."
             return _answer(503, "unavailable", text, headers=_LATER)
+        case Offline() | NoAnswer() | BadAnswer():
+            text = "The node that has this link cannot be asked now. Try again later."
+            return _answer(502, "node-unreachable", text, headers=_LATER)
     return _from_http(500)

@@ -75,12 +75,22 @@ class Registration:
         self._core = core
 
     def attach(self) -> None:
-        """Take the device's commands from now on. :raises Denied: the device is blocked."""
+        """Take the device's commands from now on.
+
+        :raises Denied: the device is blocked. :raises Unavailable: this node has no lease.
+        """
         principal = Principal(DEVICE_ACTIONS, device=self.device)
         self.subscription, self.courier = self._core.commands.attach(
             principal, self.device, None, self, accepts=self._accepts
         )
-        self.attachment = self._core.presence.share(self.device, "iotkit")
+        try:
+            self.attachment = self._core.presence.share(self.device, "iotkit", self._lost)
+        except Unavailable:
+            self.subscription.close()
+            raise
+
+    def _lost(self) -> None:
+        self.socket.close(1013, "try again later")
 
     def deliver_pending(self) -> None:
         """Send what waits for the device, then what comes."""
@@ -237,7 +247,7 @@ class Registrations:
                 if device is None or device.uid != newest.device.uid:
                     raise Denied
                 newest.attach()
-            except Denied:  # it is blocked, or another one by now
+            except (Denied, Unavailable):  # it is blocked, or another one by now; or nobody can be
                 newest.socket.registration = None
                 newest.socket.close(*NORMAL)
                 continue

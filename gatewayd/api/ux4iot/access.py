@@ -57,14 +57,14 @@ class Access:
 
     # Sessions
 
-    def session(self, session_id: str) -> LiveSession:
+    async def session(self, session_id: str) -> LiveSession:
         """Return a session, which somebody uses. :raises Complaint: 404."""
         try:
-            return self._sessions.get(session_id)
+            return await self._sessions.find(session_id)
         except NotFound:
             raise Complaint(404, NO_SESSION) from None
 
-    def reader(self, request: Any) -> LiveSession | None:
+    async def reader(self, request: Any) -> LiveSession | None:
         """Return the session that asks for something of a device; None: an administrator does.
 
         Who has a key needs no session, and who says a wrong one has no use of it.
@@ -75,15 +75,15 @@ class Access:
         if not key and session_id is None:
             raise Complaint(401, NEITHER)
         if not key:
-            return self.session(session_id or "")
+            return await self.session(session_id or "")
         if not self._fits(key):
             raise Complaint(403, VALUE_WRONG_KEY)
         if session_id is not None:
             with suppress(NotFound):
-                self._sessions.get(session_id)  # its client is there still
+                await self._sessions.find(session_id)  # its client is there still
         return None
 
-    def actor(self, request: Any) -> LiveSession | None:
+    async def actor(self, request: Any) -> LiveSession | None:
         """Return the session that wants something of a device; None: an administrator does.
 
         A key is not looked at when a session is named: administrators act for users with it.
@@ -92,12 +92,42 @@ class Access:
         """
         key, session_id = request.getHeader(_KEY), named(request)
         if session_id is not None:
-            return self.session(session_id)
+            return await self.session(session_id)
         if not key:
             raise Complaint(401, NEITHER)
         if not self._fits(key):
             raise Complaint(403, FORBIDDEN)
         return None
+
+    # Grants
+
+    async def require(
+        self, session: LiveSession | None, grant: Grant, complaint: str = FORBIDDEN
+    ) -> None:
+        """Check that a session may do something. :raises Complaint: 403, and why.
+
+        :param session: None: an administrator, who may do everything.
+        """
+        if session is not None and not await self._sessions.may(session, grant):
+            raise Complaint(403, complaint)
+
+    async def readable_keys(
+        self, session: LiveSession | None, device_id: str
+    ) -> frozenset[str] | None:
+        """Return the keys of a device whose last values a session may read; None for all of them.
+
+        :raises Complaint: 403: there are none.
+        """
+        if session is None:
+            return None
+        everything = Grant(device=device_id, right=Right.TELEMETRY)
+        keys = _keys(session, device_id)
+        if not keys and await self._sessions.may(session, everything):
+            return None
+        keys = keys or _keys(session, device_id)
+        if not keys:
+            raise Complaint(403, VALUE_NOT_GRANTED)
+        return None if session.may(everything) else keys
 
 
 def named(request: Any) -> str | None:
@@ -106,33 +136,15 @@ def named(request: Any) -> str | None:
     return value.decode("latin-1") if value else None
 
 
-def require(session: LiveSession | None, grant: Grant, complaint: str = FORBIDDEN) -> None:
-    """Check that a session may do something. :raises Complaint: 403, and why.
-
-    :param session: None: an administrator, who may do everything.
-    """
-    if session is not None and not session.may(grant):
-        raise Complaint(403, complaint)
-
-
-def readable_keys(session: LiveSession | None, device_id: str) -> frozenset[str] | None:
-    """Return the keys of a device whose last values a session may read; None for all of them.
-
-    :raises Complaint: 403: there are none.
-    """
-    everything = Grant(device=device_id, right=Right.TELEMETRY)
-    if session is None or session.may(everything):
-        return None
-    keys = frozenset(
+def _keys(session: LiveSession, device_id: str) -> frozenset[str]:
+    """Return the keys of a device that a session may read, each granted alone."""
+    return frozenset(
         grant.selector
         for grant in session.grants
         if grant.selector is not None
         and grant.right is Right.TELEMETRY
         and grant.device.upper() == device_id.upper()
     )
-    if not keys:
-        raise Complaint(403, VALUE_NOT_GRANTED)
-    return keys
 
 
 def _digest(key: bytes) -> bytes:

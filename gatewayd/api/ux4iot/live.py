@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from gatewayd.api.ux4iot import messages
@@ -116,9 +117,17 @@ class Live:
     # Application
 
     def arrived(self, connection: Connection) -> None:
-        """Let a client in, or turn it away."""
+        """Let a client in, or turn it away: at once, if its session is known here."""
+
+        def failed(failure: Failure) -> None:
+            self.log.failure("a client could not be let in", failure)
+            connection.disconnect()
+
+        Deferred.fromCoroutine(self._arrived(connection)).addErrback(failed)
+
+    async def _arrived(self, connection: Connection) -> None:
         try:
-            session, adopted = self._admit(connection)
+            session, adopted = await self._admit(connection)
         except GatewayError:
             connection.refuse(messages.NO_SESSION)
             return
@@ -152,7 +161,7 @@ class Live:
 
     # Who is let in
 
-    def _admit(self, connection: Connection) -> tuple[LiveSession, bool]:
+    async def _admit(self, connection: Connection) -> tuple[LiveSession, bool]:
         """Return a client's session, and whether it had been lost.
 
         :raises GatewayError: it has none, or must begin a new one.
@@ -161,7 +170,7 @@ class Live:
         if session_id in self._followings:
             self._notice_use(self._followings[session_id])
         try:
-            session = self._sessions.get(session_id)
+            session = await self._sessions.find(session_id)
         except NotFound:
             # Those that begin with polling cannot cope with a refusal.
             adopted = (

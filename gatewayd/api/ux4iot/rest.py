@@ -11,7 +11,7 @@ from constantly import NamedConstant
 from twisted.logger import LogLevel
 
 from gatewayd.api.ux4iot import errors, hub_errors
-from gatewayd.api.ux4iot.access import Access, named, readable_keys, require
+from gatewayd.api.ux4iot.access import Access, named
 from gatewayd.api.ux4iot.devices import HubDevices, Shown
 from gatewayd.api.ux4iot.errors import Complaint, text_answer, translate
 from gatewayd.api.ux4iot.fields import (
@@ -173,7 +173,7 @@ class Ux4IotRest:
         """Return what an administrator asks for, and for which session. :raises Complaint:"""
         self._access.require_key(request)
         wanted = read_grant(request)
-        session = self._access.session(wanted.session)
+        session = await self._access.session(wanted.session)
         if wanted.grant.right in _ACTING:
             try:
                 await self._devices.check_reachable(wanted.grant.device)
@@ -186,21 +186,21 @@ class Ux4IotRest:
     @_app.json_route("/subscription", methods=["PUT"])
     async def subscribe(self, request: Any) -> Answer:
         """Subscribe a session to something."""
-        session, grant = self._subscription(request)
+        session, grant = await self._subscription(request)
         await self._sessions.subscribe(session, [grant])
         return Answer(204)
 
     @_app.json_route("/subscription", methods=["DELETE"])
     async def unsubscribe(self, request: Any) -> Answer:
         """Take a subscription from a session."""
-        session, grant = self._subscription(request)
+        session, grant = await self._subscription(request)
         await self._sessions.unsubscribe(session, [grant])
         return Answer(204)
 
-    def _subscription(self, request: Any) -> tuple[LiveSession, Grant]:
+    async def _subscription(self, request: Any) -> tuple[LiveSession, Grant]:
         wanted = read_subscription(request)
-        session = self._access.session(wanted.session)
-        require(session, wanted.grant, errors.NOT_GRANTED)
+        session = await self._access.session(wanted.session)
+        await self._access.require(session, wanted.grant, errors.NOT_GRANTED)
         return session, wanted.grant
 
     @_app.json_route("/subscriptions", methods=["PUT"])
@@ -228,7 +228,9 @@ class Ux4IotRest:
         done: set[int] = set()
         for session_id, requests in by_session.items():
             try:
-                session = self._sessions.get(session_id)
+                session = await self._sessions.find(session_id)
+                if not all(session.may(each.grant) for each in requests):
+                    await self._sessions.refresh(session)
                 granted = [each for each in requests if session.may(each.grant)]
                 known = True
                 await change(session, [each.grant for each in granted])
@@ -244,14 +246,14 @@ class Ux4IotRest:
     @_app.json_route("/lastValue/<seg:device_id>", methods=["GET"])
     async def values(self, request: Any, device_id: str) -> dict[str, Any]:
         """Show everything that a device said last, as far as the session may see it."""
-        keys = readable_keys(self._access.reader(request), device_id)
+        keys = await self._access.readable_keys(await self._access.reader(request), device_id)
         return _shown_values(device_id, await self._devices.values(device_id), keys)
 
     @_app.json_route("/lastValue/<seg:device_id>/<tail:key>", methods=["GET"])
     async def value(self, request: Any, device_id: str, key: str) -> dict[str, Any]:
         """Show what a device said last under one key."""
         grant = Grant(device=device_id, right=Right.TELEMETRY, selector=key)
-        require(self._access.reader(request), grant, errors.VALUE_NOT_GRANTED)
+        await self._require_readable(request, grant)
         value = (await self._devices.values(device_id)).get(key)
         if value is None or value.value is None:
             raise Complaint(404, errors.NO_VALUE)
@@ -261,14 +263,19 @@ class Ux4IotRest:
     async def forget_values(self, request: Any, device_id: str) -> dict[str, Any]:
         """Forget everything that a device said last, and show it."""
         grant = Grant(device=device_id, right=Right.TELEMETRY)
-        require(self._access.reader(request), grant, errors.VALUE_NOT_GRANTED)
+        await self._require_readable(request, grant)
         return _shown_values(device_id, await self._devices.forget_values(device_id), None)
+
+    async def _require_readable(self, request: Any, grant: Grant) -> None:
+        """Check that who asks may read something. :raises Complaint:"""
+        reader = await self._access.reader(request)
+        await self._access.require(reader, grant, errors.VALUE_NOT_GRANTED)
 
     @_app.json_route("/deviceTwin/<seg:device_id>", methods=["GET"])
     async def twin(self, request: Any, device_id: str) -> dict[str, Any]:
         """Show a device's twin."""
         grant = Grant(device=device_id, right=Right.TWIN)
-        require(self._access.reader(request), grant, errors.VALUE_NOT_GRANTED)
+        await self._require_readable(request, grant)
         try:
             return _shown(device_id, await self._devices.twin(device_id))
         except NotFound:
@@ -278,7 +285,7 @@ class Ux4IotRest:
     async def state(self, request: Any, device_id: str) -> dict[str, Any]:
         """Show whether a device is connected."""
         grant = Grant(device=device_id, right=Right.STATE)
-        require(self._access.reader(request), grant, errors.VALUE_NOT_GRANTED)
+        await self._require_readable(request, grant)
         return _shown(device_id, await self._devices.state(device_id))
 
     # What is wanted of devices
@@ -286,11 +293,11 @@ class Ux4IotRest:
     @_app.json_route("/directMethod", methods=["POST"], cancellable=True)
     async def invoke(self, request: Any) -> Answer | dict[str, Any]:
         """Invoke a method of a device; nobody waits for the answer when the client is gone."""
-        session = self._access.actor(request)
+        session = await self._access.actor(request)
         call = read_body(request, MethodCall)
         params = call.methodParams
         grant = Grant(device=call.deviceId, right=Right.METHOD, selector=params.methodName)
-        require(session, grant)
+        await self._access.require(session, grant)
         try:
             result = await self._methods.invoke(
                 call.deviceId, params.methodName, params.body,
@@ -303,9 +310,9 @@ class Ux4IotRest:
     @_app.json_route("/deviceTwinDesiredProperties", methods=["PATCH"])
     async def patch(self, request: Any) -> Answer | dict[str, Any]:
         """Change what is wanted of a device."""
-        session = self._access.actor(request)
+        session = await self._access.actor(request)
         wanted = read_body(request, DesiredPatch)
-        require(session, Grant(device=wanted.deviceId, right=Right.DESIRED))
+        await self._access.require(session, Grant(device=wanted.deviceId, right=Right.DESIRED))
         try:
             twin = await self._devices.patch(wanted.deviceId, wanted.patch)
         except GatewayError as error:

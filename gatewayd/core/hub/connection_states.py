@@ -10,8 +10,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from gatewayd.core.cluster import StoredAttachment
 from gatewayd.core.hub.deadlines import Deadlines
 from gatewayd.core.hub.telemetry import Message
+from gatewayd.core.hub.words import Said, Word, of_event
 from gatewayd.core.interfaces import Store
 from gatewayd.core.locks import Locks
 from gatewayd.core.model import Device, Event
@@ -27,28 +29,6 @@ _READS = 200
 _BOOLEANS = {b"true": True, b"false": False}
 
 
-class _Word(msgspec.Struct):
-    """What was said last of a device; see :class:`ConnectionState`.
-
-    :ivar device: its id; "" when it was not heard of since the start.
-    :ivar recalled: whether what the store has of it is in it.
-    """
-
-    device: str
-    connected: bool
-    stamp: int
-    heard: int
-    sequence: str = ""
-    recalled: bool = False
-
-    def state(self, stream: int) -> ConnectionState:
-        """Return it as it is kept."""
-        return ConnectionState(
-            stream=stream, connected=self.connected, stamp=self.stamp, heard=self.heard,
-            sequence=self.sequence,
-        )  # fmt: skip
-
-
 class ConnectionStates:
     """Who is connected, kept in memory, and who is not, kept by the store.
 
@@ -57,15 +37,17 @@ class ConnectionStates:
     goes it is not, whatever was said before. With a ``key`` none of that counts, but the boolean
     that the device itself says under it.
 
-    Sockets do not outlive the gateway, so that a device has some is not kept.
+    Sockets do not outlive the node that has them, so that a device has some is not kept.
 
     :param wall: the time of day in ms. :param clock: for the timer.
     :param now: that of the timelines, in ms: what comes later in them is later.
     :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
+    :param announce: tells the other nodes; None: there are none.
     :param key: of telemetry; "" for none.
     :param on_telemetry: whether telemetry makes a device connected.
     :param ttl: seconds without telemetry after which a connected device is not; 0 for ever.
     :ivar changed: called with a device's id, whether it is connected now, and since when, in ms.
+    :ivar untold: what another hub said that other nodes do not know yet, nor perhaps the store.
     :ivar live: whether changes are told: not while the log is read.
     """
 
@@ -79,6 +61,7 @@ class ConnectionStates:
         now: Callable[[], int],
         clock: IReactorTime,
         keep: Callable[[], Awaitable[None]],
+        announce: Callable[[Said], Awaitable[None]] | None = None,
         *,
         key: str = "",
         on_telemetry: bool = True,
@@ -86,11 +69,13 @@ class ConnectionStates:
     ) -> None:
         self.changed: list[Callable[[str, bool, int], None]] = []
         self.live = False
+        self.untold: dict[int, Said] = {}
         self._store = store
         self._presence = presence
         self._wall = wall
         self._now = now
         self._keep = keep
+        self._announce = announce
         self._key = key
         #: whether what sockets and other hubs say does not count
         self.keyed = bool(key)
@@ -101,7 +86,7 @@ class ConnectionStates:
         #: the devices with sockets, and since when
         self._attached: dict[int, int] = {}
         #: of all that are connected, and of others until the store has kept it
-        self._words: dict[int, _Word] = {}
+        self._words: dict[int, Word] = {}
         self._unsaved: set[int] = set()
         self._saving: set[int] = set()
         #: those of which nothing is new but that they were heard
@@ -114,9 +99,15 @@ class ConnectionStates:
         """Take over what the store has of those that are connected."""
         for state in states:
             if state.stream not in self._words:
-                word = _Word("", True, state.stamp, state.heard, state.sequence, recalled=True)
+                word = Word("", True, state.stamp, state.heard, state.sequence, recalled=True)
                 self._words[state.stream] = word
                 self._watch(state.stream, word)
+
+    def load_attached(self, attachments: Sequence[StoredAttachment]) -> None:
+        """Take over who had sockets on other nodes when the log was begun, and still has."""
+        for attachment in attachments:
+            if not self._key and self._presence.of(attachment.device):
+                self._attached.setdefault(attachment.device.uid, attachment.since)
 
     def start(self) -> None:
         """Know that the log was read: tell of changes from now on, and of the end of words."""
@@ -159,7 +150,7 @@ class ConnectionStates:
         Whether that was the last shows by those that it has now: who takes over is attached
         before the other one is detached.
         """
-        if self._key or self._presence.of(_device(event)):
+        if self._key or self._presence.of(of_event(event)):
             return
         before = self._shown(event.stream)
         self._attached.pop(event.stream, None)
@@ -168,7 +159,7 @@ class ConnectionStates:
         self._tell(event.stream, event.device, before, event.ts)
 
     async def said(self, device: Device, connected: bool, stamp: int, sequence: str) -> None:
-        """Take over what another hub says; fires when that is on disk.
+        """Take over what another hub says; fires when that is on disk, and told to other nodes.
 
         :param stamp: since when, ms since the epoch. :param sequence: that hub's number of it; what
             is not newer than what it said before is ignored; "" for none.
@@ -185,7 +176,36 @@ class ConnectionStates:
                 word = self._apply(device.uid, device.id, connected, stamp, heard)
                 word.sequence, word.recalled = sequence or latest, True
                 self._tell(device.uid, device.id, before, stamp)
+                if self._announce is not None:
+                    self.untold[device.uid] = Said(
+                        uid=device.uid, device=device.id, connected=connected, stamp=stamp,
+                        heard=heard, sequence=sequence,
+                    )  # fmt: skip
         await self._keep()
+        await self.tell_others()
+
+    async def tell_others(self) -> None:
+        """Tell the other nodes what they were not told yet. :raises Unavailable:"""
+        for uid, said in tuple(self.untold.items()):
+            assert self._announce is not None
+            await self._announce(said)
+            if self.untold.get(uid) is said:
+                del self.untold[uid]
+
+    async def said_elsewhere(self, said: Said) -> None:
+        """Take over what another node was told, which the store has. :raises Unavailable:"""
+        if self._key:
+            return
+        async with self._locks.hold(said.uid):
+            latest = await self._sequence(said.uid)
+            if said.sequence and said.sequence < latest:
+                return
+            word = self._words.get(said.uid)
+            if word is None or said.heard >= word.heard:
+                before = self._shown(said.uid)
+                word = self._apply(said.uid, said.device, said.connected, said.stamp, said.heard)
+                self._tell(said.uid, said.device, before, said.stamp)
+            word.sequence, word.recalled = said.sequence or latest, True
 
     def drop(self, device: Device) -> None:
         """Let go of a device that was deleted."""
@@ -193,6 +213,7 @@ class ConnectionStates:
         self._attached.pop(device.uid, None)
         self._words.pop(device.uid, None)
         self._unsaved.discard(device.uid)
+        self.untold.pop(device.uid, None)
         if before and self.live:
             self._call(device.id, False, self._wall())
 
@@ -242,11 +263,11 @@ class ConnectionStates:
         word = self._words.get(event.stream)
         return word is None or event.ts > word.heard
 
-    def _apply(self, stream: int, device: str, connected: bool, stamp: int, heard: int) -> _Word:
+    def _apply(self, stream: int, device: str, connected: bool, stamp: int, heard: int) -> Word:
         """Let a word count, and return it."""
         word = self._words.get(stream)
         if word is None:
-            word = self._words[stream] = _Word(device, connected, stamp, heard)
+            word = self._words[stream] = Word(device, connected, stamp, heard)
         else:
             if word.connected != connected:
                 word.connected, word.stamp = connected, stamp
@@ -255,7 +276,7 @@ class ConnectionStates:
         self._watch(stream, word)
         return word
 
-    def _watch(self, stream: int, word: _Word) -> None:
+    def _watch(self, stream: int, word: Word) -> None:
         if word.connected and self._ttl > 0:
             self._deadlines.add(stream, word.heard + self._ttl)
 
@@ -276,7 +297,8 @@ class ConnectionStates:
     async def _sequence(self, stream: int) -> str:
         """Return the number of what another hub said last of a device; "" for none."""
         word = self._words.get(stream)
-        if word is not None and word.recalled:
+        # With other nodes, the word of one of them may be on its way here.
+        if word is not None and word.recalled and self._announce is None:
             return word.sequence
         stored = await self._store.connection_state(stream)
         word = self._words.get(stream)
@@ -352,15 +374,24 @@ class ConnectionStates:
             if word is not None and not word.connected:
                 del self._words[stream]
 
+    def let_go(self, until: int) -> None:
+        """Let go of what is from before then (ms), and which the store has by now."""
+        self._confirmed &= self._words.keys()
+        for stream in self._unsaved - self.untold.keys():
+            word = self._words[stream]
+            changed = min(word.stamp, word.heard + self._ttl)  # when its time was over, if it was
+            if max(word.heard, changed) <= until:
+                self._unsaved.discard(stream)
+                if not word.connected:
+                    del self._words[stream]
+
+    def doubt(self) -> None:
+        """Know that the store may have what other nodes were told, and this one was not."""
+        for word in self._words.values():
+            word.recalled = False
+        self._unsaved.update(self._words)
+
     def not_kept(self) -> None:
         """Know that the store could not keep it: it will be handed over again."""
         self._unsaved |= self._saving & self._words.keys()
         self._saving = set()
-
-
-def _device(event: Event) -> Device:
-    """Return as much of the device of an event as presence has to know."""
-    return Device(
-        uid=event.stream, id=event.device, name=event.device, network=event.network,
-        type=event.type,
-    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -13,17 +13,18 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from gatewayd.core.access import UNLIMITED, Scope
+from gatewayd.core.cluster import Change, ChangeKind
 from gatewayd.core.gateway import Core
 from gatewayd.core.hub import reserved, telemetry
 from gatewayd.core.hub.connection_states import ConnectionStates
-from gatewayd.core.hub.last_values import LastValues
+from gatewayd.core.hub.keeper import Keeper
+from gatewayd.core.hub.last_values import Forgotten, LastValues
 from gatewayd.core.hub.telemetry import Message as Message
 from gatewayd.core.hub.twin import Twin
 from gatewayd.core.hub.twins import Twins
-from gatewayd.core.locks import Locks
+from gatewayd.core.hub.words import Said
 from gatewayd.core.model import Device, Event, Kind
 from gatewayd.core.queries import Filter
-from gatewayd.core.shadow import ConnectionState, LastValue
 from gatewayd.core.timeline import Subscription
 from gatewayd.errors import Unavailable
 
@@ -32,17 +33,10 @@ _KINDS = frozenset({Kind.NOTIFICATION, Kind.COMMAND, Kind.ATTACHED, Kind.DETACHE
 _TWIN_NOTES = frozenset({reserved.REPORTED, reserved.UPDATED})
 #: Seconds between two times of keeping what is new.
 _KEEP_EVERY = 1.0
-#: ms before now up to which the log is surely in what is kept, whatever is on its way.
-_MARGIN = 60_000
-#: So much is kept in one transaction, so that no writer waits long.
-_ROWS = 500
-_BYTES = 256 * 1024
 #: Seconds for which somebody waits for the log to be read.
 _PATIENCE = 10.0
 #: Seconds until the log is read again when that failed.
 _AGAIN = 5.0
-
-_Batch = tuple[list[LastValue], list[ConnectionState]]
 
 
 class HubRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +72,8 @@ class Hub:
     """Follows the timelines of all devices, and keeps what is known of them between messages.
 
     That is in memory first. The store gets it every second; what it did not get is read from the
-    log after a restart.
+    log after a restart. Of several nodes one writes it, the warden; the others hold what is new
+    until that has happened, so that each can be the next.
 
     :param clock: for timers.
     :ivar twins: which the hub alone makes; without one, messages about twins are like any other.
@@ -92,59 +87,62 @@ class Hub:
     writable = True
 
     def __init__(self, core: Core, rules: HubRules, clock: IReactorTime) -> None:
-        self.twins = Twins(core.store, core.registry, core.timeline)
+        self._store = core.store
+        self._cluster = core.store.cluster
+        shared = self._cluster is not None
+        self.twins = Twins(core.store, core.registry, core.timeline, shared)
         self.twins.install(core.notifications, core.commands)
-        self.values = LastValues(core.store, rules.keys, self.keep)
+        self.values = LastValues(
+            core.store, rules.keys, self.keep, self._announce_forgotten if shared else None
+        )
         self.states = ConnectionStates(
             core.store, core.presence, core.wall, core.timeline.now, clock, self.keep,
+            self._announce_said if shared else None,
             key=rules.state_key, on_telemetry=rules.on_telemetry, ttl=rules.state_ttl,
         )  # fmt: skip
+        self._membership = core.membership
+        if core.following is not None:
+            core.following.on(ChangeKind.VALUES_FORGOTTEN, self._changed)
+            core.following.on(ChangeKind.STATE, self._changed)
         self.states.changed.append(self._state_changed)
         core.devices.deleted.append(self._forget)
         self.ready = False
-        self._store = core.store
         self._timeline = core.timeline
         self._registry = core.registry
-        self._rules = rules
         self._clock = clock
         self._watchers: dict[str, dict[Watcher, None]] = {}
         #: devices whose twin is being read for the watchers, and when it was changed
         self._reading: dict[int, int] = {}
-        self._locks = Locks()
-        self._keeper = LoopingCall(self._keep_quietly)
-        self._keeper.clock = clock
+        self._keeper = Keeper(core.store, core.timeline, self.values, self.states, rules.keys)
+        self._keeping = LoopingCall(self._keep_or_let_go)
+        self._keeping.clock = clock
         self._failing = False
         self._running = False
-        self._caught_up = False
         self._following: Deferred[None] = succeed(None)
         self._subscription: Subscription | None = None
         self._pause: Deferred[None] | None = None
         self._settling: list[Deferred[None]] = []
-        #: ms up to which the log is in what was kept; None: not known yet
-        self._until: int | None = None
-        #: the position in the log by then
-        self._position = 0
 
     # Life
 
     async def start(self) -> None:
         """Begin to read the log, from where it was kept; that goes on in the background."""
         self._running = True
-        self._keeper.start(_KEEP_EVERY, now=False)
+        self._keeping.start(_KEEP_EVERY, now=False)
         self._following = Deferred.fromCoroutine(self._follow())
 
     async def stop(self) -> None:
         """Follow no more, and keep what is new."""
         self._running = self.ready = False
         self.states.stop()
-        if self._keeper.running:
-            self._keeper.stop()
+        if self._keeping.running:
+            self._keeping.stop()
         if self._subscription is not None:
             self._subscription.close()
         if self._pause is not None:
             self._pause.cancel()
         await self._following
-        await self._keep_quietly()
+        await self._quietly(self.keep)
         self._settle()
 
     def settled(self) -> Deferred[None]:
@@ -172,27 +170,29 @@ class Hub:
 
     async def _follow(self) -> None:
         """Read the log until that succeeds."""
-        while self._running and not self._caught_up:
+        while self._running and not self._keeper.complete:
             try:
                 await self._catch_up()
             except Unavailable as error:
                 self.log.warn("the log could not be read: {error}", error=str(error))
-            if self._running and not self._caught_up:
+            if self._running and not self._keeper.complete:
                 self._pause = deferLater(self._clock, _AGAIN)
                 try:
                     await self._pause
                 except CancelledError:
                     return
-        await self._keep_quietly()
+        await self._quietly(self.keep)
 
     async def _catch_up(self) -> None:
         until = await self._store.shadowed_until()
         self.states.load(await self._store.connected())
+        attached = [] if self._cluster is None else await self._cluster.attachments()
         if self._running:
-            self._until = until or 0
+            self._keeper.until = until or 0
             self._subscription = self._timeline.subscribe(Filter(kinds=_KINDS), self, self)
-            await self._subscription.catch_up(self._until)
-            self._caught_up = not self._subscription.closed
+            await self._subscription.catch_up(self._keeper.until)
+            self.states.load_attached(attached)
+            self._keeper.complete = not self._subscription.closed
 
     def _begin(self) -> None:
         """Everything that was recorded is in it, and what was deleted before is gone again."""
@@ -210,44 +210,28 @@ class Hub:
 
     async def keep(self) -> None:
         """Let the store keep what is new; fires when that is on disk. :raises Unavailable:"""
-        async with self._locks.hold(None):
-            if self._until is None:
-                raise Unavailable("the log was not read yet")
-            position, until = self._timeline.position, self._until
-            if self._caught_up:
-                until = self._timeline.wall() - _MARGIN
-            states = await self.states.hand_over()
-            values = self.values.hand_over()
-            try:
-                if values or states or position != self._position:
-                    await self._write(values, states, until)
-                    self._position = position
-            except BaseException:
-                self.values.not_kept()
-                self.states.not_kept()
-                raise
-            self.values.kept()
-            self.states.kept()
-            self._failing = False
-        if self._caught_up and self._running and not self.ready:
+        await self._keeper.keep()
+        self._failing = False
+        if self._keeper.complete and self._running and not self.ready:
             self._begin()
 
-    async def _write(
-        self, values: list[LastValue], states: list[ConnectionState], until: int
-    ) -> None:
-        """Write in several transactions; the last one says up to when the log is in them."""
-        assert self._until is not None
-        *earlier, last = _batches(values, states)
-        for batch in earlier:
-            await self._store.keep_shadows(*batch, self._until, self._rules.keys)
-        await self._store.keep_shadows(*last, until, self._rules.keys)
-        self._until = until
+    async def _keep_or_let_go(self) -> None:
+        membership = self._membership
+        others = self.ready and membership is not None and not membership.warden
+        if others and not self.states.untold:
+            await self._quietly(self._keeper.let_go)
+        else:
+            await self._quietly(self._keep_and_tell)
 
-    async def _keep_quietly(self) -> None:
+    async def _keep_and_tell(self) -> None:
+        await self.keep()
+        await self.states.tell_others()
+
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.keep()
+            await work()
         except Unavailable as error:
-            if not self._failing and self._until is not None:
+            if not self._failing and self._keeper.until is not None:
                 self._failing = True
                 self.log.warn(
                     "what devices said last could not be kept, and will be tried again: {error}",
@@ -255,6 +239,28 @@ class Hub:
                 )
         except Exception:
             self.log.failure("what devices said last could not be kept")
+
+    # Other nodes
+
+    async def _announce_forgotten(self, forgotten: Forgotten) -> None:
+        assert self._cluster is not None
+        subject = msgspec.json.encode(forgotten)
+        await self._cluster.announce(ChangeKind.VALUES_FORGOTTEN, subject)
+
+    async def _announce_said(self, said: Said) -> None:
+        assert self._cluster is not None
+        await self._cluster.announce(ChangeKind.STATE, msgspec.json.encode(said))
+
+    async def _changed(self, change: Change) -> None:
+        """Take over what another node has done without an event. :raises Unavailable:"""
+        if change.kind is ChangeKind.VALUES_FORGOTTEN:
+            self.values.forgotten(msgspec.json.decode(change.subject, type=Forgotten))
+        elif change.kind is ChangeKind.STATE:
+            await self.states.said_elsewhere(msgspec.json.decode(change.subject, type=Said))
+        else:  # what is here may be out of date: the store knows better
+            self.states.doubt()
+            if self.ready:
+                await self.keep()
 
     # Events, in the order of the timelines
 
@@ -274,6 +280,7 @@ class Hub:
 
     def _take(self, event: Event) -> None:
         name, kind = event.name, event.kind
+        self._keeper.taken(event)
         if kind is Kind.NOTIFICATION:
             if not name.startswith("$"):
                 message = telemetry.read(event)
@@ -310,6 +317,8 @@ class Hub:
 
     def _twin_changed(self, event: Event) -> None:
         stream = event.stream
+        if event.foreign:
+            self.twins.let_go(stream)
         if not self.ready or event.device.upper() not in self._watchers:
             return
         if stream in self._reading:
@@ -363,18 +372,3 @@ class Hub:
 
     def _failed(self, device_id: str) -> None:
         self.log.failure("a watcher of {device} failed", device=device_id)
-
-
-def _batches(values: Sequence[LastValue], states: Sequence[ConnectionState]) -> list[_Batch]:
-    """Divide what is to be kept into batches, at least one."""
-    batches: list[_Batch] = [
-        ([], list(states[first : first + _ROWS])) for first in range(0, len(states) or 1, _ROWS)
-    ]
-    room = _BYTES
-    for value in values:
-        if room <= 0 or len(batches[-1][0]) >= _ROWS:
-            batches.append(([], []))
-            room = _BYTES
-        batches[-1][0].append(value)
-        room -= 128 + len(value.value or b"")
-    return batches

@@ -7,6 +7,7 @@ from itertools import islice
 
 import msgspec
 
+from gatewayd.core.hub.shelf import Shelf
 from gatewayd.core.hub.telemetry import Message
 from gatewayd.core.interfaces import Shadows
 from gatewayd.core.model import Device
@@ -15,6 +16,20 @@ from gatewayd.errors import Unavailable
 
 #: By device and key.
 _Values = dict[int, dict[str, LastValue]]
+
+#: Bytes of what is remembered of what was forgotten, and about how many one takes.
+_ROOM_FOR_MARKS = 1024 * 1024
+_MARK = 128
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """What the nodes tell each other: what a device said was forgotten.
+
+    :ivar uid: the device. :ivar seq: of its newest message that was.
+    """
+
+    uid: int
+    seq: int
 
 
 class LastValues:
@@ -25,26 +40,40 @@ class LastValues:
 
     :param keys: so many of a device: those that it said last.
     :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
+    :param announce: tells the other nodes; None: there are none.
     :ivar complete: whether everything that was recorded until now was taken.
     """
 
-    def __init__(self, store: Shadows, keys: int, keep: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: Shadows,
+        keys: int,
+        keep: Callable[[], Awaitable[None]],
+        announce: Callable[[Forgotten], Awaitable[None]] | None = None,
+    ) -> None:
         self.complete = False
         self._store = store
         self._keys = keys
         self._keep = keep
+        self._announce = announce
         self._unsaved: _Values = {}
         #: what the store is about to keep
         self._saving: _Values = {}
+        #: of the devices in both, when the last message was recorded (ms); the latest are last
+        self._taken: dict[int, int] = {}
+        #: up to which message what a device said was forgotten, here or elsewhere
+        self._marks: Shelf[int, int] = Shelf(_ROOM_FOR_MARKS)
 
     def take(self, message: Message) -> None:
         """Take over what a message says."""
-        if not message.values:
+        seq = message.event.seq
+        if not message.values or (len(self._marks) and seq <= self._mark(message.stream)):
             return
         held = self._unsaved.get(message.stream)
         if held is None:
             held = self._unsaved[message.stream] = {}
-        seq = message.event.seq
+        self._taken.pop(message.stream, None)
+        self._taken[message.stream] = message.event.ts
         for key, value in islice(message.values.items(), self._keys):
             held[key] = LastValue(
                 stream=message.stream, key=key, value=bytes(value), stamp=message.stamp, seq=seq
@@ -65,7 +94,7 @@ class LastValues:
     async def forget(self, device: Device) -> dict[str, LastValue]:
         """Forget what a device said until now; fires when that is on disk.
 
-        Return what was forgotten.
+        Return what was forgotten. Other nodes hear of it by then.
 
         :raises Unavailable: also while the log is still being read: what a device said may come.
             It may be forgotten nevertheless, when the store can keep that.
@@ -78,12 +107,40 @@ class LastValues:
         for value in values.values():
             _put(held, msgspec.structs.replace(value, value=None))
         await self._keep()
+        if self._announce is not None:
+            await self._tell(self._announce, device.uid, values)
         return values
+
+    async def _tell(
+        self,
+        announce: Callable[[Forgotten], Awaitable[None]],
+        uid: int,
+        values: dict[str, LastValue],
+    ) -> None:
+        """Tell the other nodes; also of what they could not be told the last time."""
+        seq = max((value.seq for value in values.values()), default=0)
+        seq = max(seq, self._mark(uid))
+        if seq:
+            self._marks.put(uid, seq, _MARK)
+            await announce(Forgotten(uid, seq))
+
+    def forgotten(self, what: Forgotten) -> None:
+        """Forget what another node has forgotten, also what of it is still on its way here."""
+        self._marks.put(what.uid, max(what.seq, self._mark(what.uid)), _MARK)
+        for values in (self._saving, self._unsaved):
+            held = values.get(what.uid, {})
+            for key in [key for key, value in held.items() if value.seq <= what.seq]:
+                del held[key]
+
+    def _mark(self, uid: int) -> int:
+        return self._marks.get(uid) or 0
 
     def drop(self, uid: int) -> None:
         """Let go of a device that was deleted."""
         self._unsaved.pop(uid, None)
         self._saving.pop(uid, None)
+        self._taken.pop(uid, None)
+        self._marks.drop(uid)
 
     # What the store has not kept yet
 
@@ -94,7 +151,19 @@ class LastValues:
 
     def kept(self) -> None:
         """Know that the store has kept what was handed over."""
+        for uid in self._saving:
+            if uid not in self._unsaved:
+                self._taken.pop(uid, None)
         self._saving = {}
+
+    def let_go(self, until: int) -> None:
+        """Let go of the devices whose messages up to then (ms) the store has, if that is all."""
+        while self._taken:
+            uid, taken = next(iter(self._taken.items()))
+            if taken > until:
+                break
+            del self._taken[uid]
+            self._unsaved.pop(uid, None)
 
     def not_kept(self) -> None:
         """Know that the store could not keep it: it will be handed over again."""

@@ -47,9 +47,14 @@ class Twins:
     The changes of a device are made one after the other. An idempotency key stands for an event
     that was recorded since the gateway was started: its owner sends again after its socket was
     lost, and a patch that is merged twice does no harm.
+
+    :param shared: whether other nodes change twins too: the store is asked each time.
     """
 
-    def __init__(self, store: Shadows, registry: Registry, timeline: Timeline) -> None:
+    def __init__(
+        self, store: Shadows, registry: Registry, timeline: Timeline, shared: bool = False
+    ) -> None:
+        self._shared = shared
         self._store = store
         self._registry = registry
         self._timeline = timeline
@@ -69,7 +74,7 @@ class Twins:
 
         :raises Unavailable:
         """
-        twin = self._at_hand.get(device.uid)
+        twin = self._known(device.uid)
         if twin is None:
             async with self._locks.hold(device.uid):
                 twin = await self._read(device)
@@ -78,9 +83,13 @@ class Twins:
     def latest(self, uid: int) -> Twin | None:
         """Return a twin that is at hand: while an event that changed it is published, it is.
 
-        Later changes may be in it, too.
+        Later changes may be in it, too. What another node changed has to be read.
         """
         return self._at_hand.get(uid)
+
+    def let_go(self, uid: int) -> None:
+        """Know that another node has changed a twin."""
+        self._at_hand.drop(uid)
 
     def drop(self, device: Device) -> None:
         """Forget a device that was deleted."""
@@ -165,13 +174,23 @@ class Twins:
         # Changes wait: those that come behind the document in the timeline are not yet in it.
         async with self._locks.hold(asked.device.uid):
             twin = await self._read(asked.device)
-            document = msgspec.json.encode(twin.for_device())
-            draft = CommandDraft(parameters=document, lifetime=_DOCUMENT_LIFETIME)
-            device = self._admitted(asked.device)
-            await self._timeline.append(
-                Entry(device=device, kind=Kind.COMMAND, name=reserved.DOCUMENT, command=draft)
-            )
+            await self._record_document(asked.device, twin)
+            for _ in range(_ATTEMPTS if self._shared else 0):
+                latest = await self._read(asked.device)
+                if latest.revision == twin.revision:
+                    break
+                # Another node does not wait: its change may stand before the document.
+                twin = latest
+                await self._record_document(asked.device, twin)
         return event
+
+    async def _record_document(self, device: Device, twin: Twin) -> None:
+        document = msgspec.json.encode(twin.for_device())
+        draft = CommandDraft(parameters=document, lifetime=_DOCUMENT_LIFETIME)
+        device = self._admitted(device)
+        await self._timeline.append(
+            Entry(device=device, kind=Kind.COMMAND, name=reserved.DOCUMENT, command=draft)
+        )
 
     # Changes
 
@@ -243,12 +262,16 @@ class Twins:
 
     async def _read(self, device: Device) -> Twin:
         """Return a twin. The lock of the device is held, so that nobody changes it meanwhile."""
-        twin = self._at_hand.get(device.uid)
+        twin = self._known(device.uid)
         if twin is None:
             stored = await self._store.twin(device.uid)
             twin = Twin.read(stored)
             self._keep(device, twin, stored)
         return twin
+
+    def _known(self, uid: int) -> Twin | None:
+        """Return a twin that is at hand, if nobody else can have changed it."""
+        return None if self._shared else self._at_hand.get(uid)
 
     def _keep(self, device: Device, twin: Twin, stored: StoredTwin | None) -> None:
         size = _BARE if stored is None else _BARE + len(stored.document)

@@ -74,9 +74,9 @@ async def _register(tx: Tx, device: Device, values: tuple[Any, ...]) -> Device:
     return saved
 
 
-async def delete(tx: Tx, uid: int) -> bool:
-    """Delete a device; its timeline is orphaned at once and dropped by the sweeper."""
-    return bool(await delete_from(tx, [uid], "uid", uid))
+async def delete(tx: Tx, uid: int) -> list[Device]:
+    """Delete a device and return it; its timeline is orphaned, and dropped by the sweeper."""
+    return await delete_from(tx, [uid], "uid", uid)
 
 
 async def delete_from(tx: Tx, uids: list[int], column: str, expected: int) -> list[Device]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import msgspec
 
+from gatewayd.core.cluster import StoredAttachment
 from gatewayd.core.model import (
     LEAD,
     Command,
@@ -40,9 +41,12 @@ class Draft:
     :ivar wall: the time of day in ms.
     :ivar position: the position of the last event. :ivar latest: the latest time given out; see
         LEAD.
+    :ivar leased: whether anything may be written.
     :ivar heads: by uid, of those devices that are written to and exist.
     :ivar known: events that were recorded under idempotency keys.
     :ivar commands: by stream and seq, those that are updated and exist, and new ones.
+    :ivar attached: attachments, by node and number, that exist and may end, and new ones.
+    :ivar begun: new attachments. :ivar ended: those that end.
     :ivar recorded: the new events. :ivar keys: idempotency keys of new ones.
     :ivar inserted: new commands. :ivar changed: those that were updated.
     """
@@ -50,6 +54,7 @@ class Draft:
     wall: Callable[[], int]
     position: int = 0
     latest: int = 0
+    leased: bool = True
     heads: dict[int, Head] = attrs.Factory(dict)
     known: dict[str, Event] = attrs.Factory(dict)
     commands: dict[tuple[int, int], Command] = attrs.Factory(dict)
@@ -61,6 +66,9 @@ class Draft:
     twins: dict[int, StoredTwin] = attrs.Factory(dict)
     dirty: dict[int, Head] = attrs.Factory(dict)
     marks: dict[tuple[int, int], int] = attrs.Factory(dict)
+    attached: set[tuple[str, int]] = attrs.Factory(set)
+    begun: dict[tuple[str, int], StoredAttachment] = attrs.Factory(dict)
+    ended: list[tuple[str, int]] = attrs.Factory(list)
 
     def look(self) -> None:
         """Append nothing: what others have appended is seen whatever is done."""
@@ -70,6 +78,9 @@ class Draft:
 
         :raises NotFound: :raises Superseded: :raises Conflict:
         """
+        ending = entry.kind is Kind.DETACHED and entry.attachment is not None
+        if ending and (entry.node, entry.attachment) not in self.attached:
+            raise Superseded(entry.device.id)  # somebody else has told that it ended
         if entry.key is not None and (known := self.known.get(entry.key)) is not None:
             return known
         head = self._head(entry.device, entry.epoch)
@@ -83,6 +94,8 @@ class Draft:
         event = self._record(head, entry.device, entry.kind, entry.name, entry.body, entry.stamp)
         if entry.kind is Kind.COMMAND:
             self._insert_command(event, entry)
+        if entry.attachment is not None:
+            self._attach(event, entry, entry.attachment)
         if entry.key is not None:
             self.known[entry.key] = event
             self.keys.append((entry.key, event))
@@ -160,3 +173,17 @@ class Draft:
         )  # fmt: skip
         self.commands[event.stream, event.seq] = event.command
         self.inserted.append(event.command)
+
+    def _attach(self, event: Event, entry: Entry, number: int) -> None:
+        """Keep an attachment that has begun, or forget one that has ended."""
+        place = (entry.node, number)
+        if entry.kind is Kind.ATTACHED:
+            self.attached.add(place)
+            self.begun[place] = StoredAttachment(
+                node=entry.node, number=number, device=entry.device, protocol=entry.name,
+                epoch=event.epoch if entry.exclusive else None, since=event.ts,
+            )  # fmt: skip
+        else:
+            self.attached.discard(place)
+            if self.begun.pop(place, None) is None:
+                self.ended.append(place)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.logger import Logger
 
+from gatewayd.core.model import Event
 from gatewayd.errors import GatewayError, Unavailable
 from gatewayd.storage.pg.draft import Draft
 from gatewayd.storage.pg.journal import Journal
@@ -19,15 +18,15 @@ _REFUSED = "the store cannot write"
 class LogEngine:
     """Runs batches of appends, each batch one transaction.
 
-    :param wall: the time of day in ms.
     :ivar healthy: whether the last write succeeded.
     """
 
     log = Logger()
     most = BATCH
 
-    def __init__(self, wall: Callable[[], int]) -> None:
-        self.journal = Journal(wall)
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._committed: list[tuple[int, int, list[Event]]] = []
         self.healthy = True
 
     def first(self) -> Job:
@@ -39,7 +38,7 @@ class LogEngine:
     async def run(self, link: Link, batch: list[Job]) -> None:
         """Run a batch; when it fails for one job's fault, its halves, each on its own."""
         try:
-            batch[0].events = await self.journal.write(link, batch)
+            self._committed.append(await self._journal.write(link, batch))
             self.healthy = True
         except Lost:
             self.healthy = False
@@ -53,6 +52,11 @@ class LogEngine:
             half = len(batch) // 2
             await self.run(link, batch[:half])
             await self._run_rest(link, batch[half:])
+
+    def committed(self) -> list[tuple[int, int, list[Event]]]:
+        """Return what was committed since the last time, as the tail takes it."""
+        committed, self._committed = self._committed, []
+        return committed
 
     async def _run_rest(self, link: Link, batch: list[Job]) -> None:
         """Run the second half of a batch whose first is committed and cannot be tried again."""

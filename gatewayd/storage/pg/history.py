@@ -9,6 +9,7 @@ import msgspec
 
 from gatewayd.core.model import Command, Delivery, Device, Event, Kind
 from gatewayd.core.queries import Filter, Listing, Page, Pending, Replay
+from gatewayd.storage.pg.partitions import DAY
 from gatewayd.storage.pg.tx import Tx
 
 _EVENT = (
@@ -90,8 +91,9 @@ async def read(tx: Tx, replay: Replay) -> Page:
         values[:0] = [cursor, replay.since]
         order = "e.position"
     else:
-        where[:0] = ["e.stream = %s", "e.seq > %s", "e.network <> 0"]
-        values[:0] = [replay.filter.stream, cursor]
+        # Behind the cursor all is later anyway; but partitions that are older are left out.
+        where[:0] = ["e.stream = %s", "e.seq > %s", "e.ts > %s", "e.network <> 0"]
+        values[:0] = [replay.filter.stream, cursor, replay.since]
         order = "e.seq"
     where.append("(e.kind <> 2 OR coalesce(c.lifetime, 0) = 0 OR e.ts + c.lifetime * 1000 > %s)")
     # A command whose row retention has dropped cannot be shown any more.
@@ -123,13 +125,17 @@ async def _start(tx: Tx, replay: Replay) -> int:
     """Return the cursor of the last event that a replay does not want."""
     if replay.filter.stream is None:
         # One statement: an event that is committed meanwhile is either the first one or behind.
-        # With the sum, the index on positions is of no use: it would be walked from its beginning,
-        # where the one on ts has only what will be read anyway.
+        # Within the day that is cut, with the sum the index on positions is of no use: it would be
+        # walked from its beginning, where the one on ts has only what will be read anyway. The
+        # later days are whole, so there that index has the answer at its beginning.
+        midnight = (replay.since // DAY + 1) * DAY
         rows = await tx.rows(
-            "SELECT coalesce((SELECT min(position + 0) - 1 FROM event WHERE ts > %s), "
+            "SELECT coalesce(least("
+            "(SELECT min(position + 0) FROM event WHERE ts > %s AND ts < %s), "
+            "(SELECT min(position) FROM event WHERE ts >= %s)) - 1, "
             "(SELECT max(position) FROM event), 0)",
-            replay.since,
-        )
+            replay.since, midnight, midnight,
+        )  # fmt: skip
     else:
         # Times grow with the sequence, so going down from the end touches only what is wanted.
         rows = await tx.rows(
@@ -139,12 +145,39 @@ async def _start(tx: Tx, replay: Replay) -> int:
     return rows[0][0] if rows else 0
 
 
-async def between(tx: Tx, after: int, until: int) -> list[Event]:
-    """Return the events of some positions, in order."""
-    rows = await tx.rows(
-        f"{_JOIN} WHERE e.position > %s AND e.position <= %s ORDER BY e.position", after, until
+# The epoch of an exclusive attachment that lives is its own; else that of the device now will do,
+# because it is an attachment of the past.
+_GAP = f"""
+    WITH page AS (
+        SELECT e.position, coalesce(octet_length(e.body), 0) +
+            coalesce(octet_length(c.parameters), 0) + coalesce(octet_length(c.result), 0) AS size
+        FROM {_TABLES} WHERE e.position > %s AND e.position <= %s ORDER BY e.position LIMIT %s
+    ), sized AS (
+        SELECT position, sum(size) OVER (ORDER BY position) - size AS before,
+            count(*) OVER () AS rows
+        FROM page
     )
-    return [_event(row) for row in rows]
+    SELECT {_EVENT}, d.id, {_COMMAND}, coalesce(a.epoch, s.epoch, 0), sized.rows FROM {_TABLES}
+    JOIN sized ON sized.position = e.position
+    LEFT JOIN stream s ON s.uid = e.stream
+    LEFT JOIN attachment a
+        ON a.stream = e.stream AND a.since = e.ts AND e.kind = {int(Kind.ATTACHED)}
+    WHERE e.position > %s AND e.position <= %s AND sized.before < %s ORDER BY e.position
+"""
+_GAP_EVENTS = 1000
+_GAP_BYTES = 1024 * 1024
+
+
+async def between(tx: Tx, after: int, until: int) -> tuple[list[Event], int]:
+    """Return a page of the events of some positions, in order, and up to which it goes."""
+    rows = await tx.rows(_GAP, after, until, _GAP_EVENTS, after, until, _GAP_BYTES)
+    events = []
+    for row in rows:
+        event = _event(row)
+        event.epoch = row[-2]
+        events.append(event)
+    complete = not rows or len(rows) == rows[0][-1] < _GAP_EVENTS
+    return events, until if complete else events[-1].position
 
 
 async def keyed(tx: Tx, keys: list[str]) -> dict[str, Event]:
@@ -203,6 +236,9 @@ def _listed(listing: Listing, alias: str) -> tuple[str, list[Any]]:
 async def notifications(tx: Tx, listing: Listing) -> list[Event]:
     """List the notifications of a device."""
     rest, values = _listed(listing, "e")
+    if listing.start is not None:
+        # No message shows a time after that at which it was taken: older partitions are left out.
+        rest, values = f"e.ts >= %s AND {rest}", [listing.start, *values]
     return [_event(row) for row in await tx.rows(f"{_JOIN} WHERE e.kind = 1 AND {rest}", *values)]
 
 

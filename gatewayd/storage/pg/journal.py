@@ -1,28 +1,38 @@
 """The writing half of the log in PostgreSQL: one transaction for many appends.
 
 It asks the server twice: what the batch rests on is read and locked with one message, and what
-comes of it is written and committed with another. In between is a third one for idempotency keys
-and a fourth for commands, when there are some in the batch.
+comes of it is written and committed with another. In between there are messages for idempotency
+keys, for commands and for attachments that end, when there are some in the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from secrets import token_hex
 from typing import Any
 
-from gatewayd.core.model import CommandChange, Entry, Event
-from gatewayd.errors import GatewayError
+from gatewayd.core.model import CommandChange, Entry, Event, Kind
+from gatewayd.errors import GatewayError, Unavailable
 from gatewayd.storage.pg import history
+from gatewayd.storage.pg.clock import SharedClock
 from gatewayd.storage.pg.draft import Draft, Head
+from gatewayd.storage.pg.frames import CHANNEL, frames
 from gatewayd.storage.pg.link import Link
+from gatewayd.storage.pg.tail import Tail
 from gatewayd.storage.worker import Job
 
 # The end of the log first, then the timelines in order: whoever else appends, or deletes a device,
-# waits, and what is read behind the locks is what the last one has committed.
+# waits, and what is read behind the locks is what the last one has committed. The lease comes with
+# it: what somebody else appends who takes it for over comes behind this. A renewal does not have to
+# wait for that, but who takes the name does.
 _LOCK = """
     SELECT 1 FROM log_end FOR UPDATE;
     SELECT 1 FROM stream WHERE uid = ANY(%s::bigint[]) ORDER BY uid FOR UPDATE;
-    SELECT l.position, l.ts, s.uid, s.epoch, s.seq, s.ts, coalesce(t.version, 0)
+    SELECT l.position, l.ts, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    %s::text IS NULL OR EXISTS (
+        SELECT FROM node WHERE name = %s AND incarnation = %s AND until > clock_timestamp()
+        FOR KEY SHARE),
+    s.uid, s.epoch, s.seq, s.ts, coalesce(t.version, 0)
     FROM log_end l LEFT JOIN stream s ON s.uid = ANY(%s::bigint[])
     LEFT JOIN twin t ON t.uid = s.uid
 """
@@ -67,85 +77,127 @@ _MARKS = """
     FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) u (stream, seq, delivery)
     WHERE c.stream = u.stream AND c.seq = u.seq AND c.delivery < u.delivery;
 """
+_DETACHED = """
+    DELETE FROM attachment
+    WHERE (node, number) IN (SELECT * FROM unnest(%s::text[], %s::bigint[]));
+"""
+_ATTACHED = """
+    INSERT INTO attachment (node, number, stream, protocol, epoch, since)
+    SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[],
+        %s::bigint[]);
+"""
+_THERE = """
+    SELECT node, number FROM attachment
+    WHERE (node, number) IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))
+"""
+_NOTIFY = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest(%s::text[]) payload;"
 _END = "UPDATE log_end SET position = %s, ts = %s;"
 
 
 class Journal:
-    """Appends to the log, and knows how far it has told of it.
+    """Appends to the log.
 
-    :param wall: the time of day in ms.
-    :ivar position: the position up to which the events were returned.
-    :ivar latest: the latest time in the log when it was opened, in ms.
+    :param wall: the time of day in ms; None for the time of the database.
+    :param clock: is told of the time of the database.
+    :param tail: knows of what others append.
+    :ivar position: where the log ended when it was opened.
+    :ivar latest: the latest time in it then, in ms.
+    :ivar token: by which the frames of this store are known.
+    :ivar others: tells whether another node has to be notified of what is appended.
+    :ivar crowded: whether notifications pile up in the database, so that none is added.
+    :ivar lease: the name and incarnation of this node; while the database has no lease of it,
+        nothing is written. None: it needs no lease.
     """
 
-    def __init__(self, wall: Callable[[], int]) -> None:
+    def __init__(self, wall: Callable[[], int] | None, clock: SharedClock, tail: Tail) -> None:
         self._wall = wall
+        self._clock = clock
+        self._tail = tail
         self.position = 0
         self.latest = 0
+        self.token = token_hex(6)
+        self.others: Callable[[], bool] = lambda: False
+        self.crowded = False
+        self.lease: tuple[str, int] | None = None
 
     async def open(self, link: Link) -> None:
         """Read where the log ends. :raises Refused: :raises Lost:"""
         (row,) = await link.rows(
-            "SELECT position, greatest(ts, (SELECT max(ts) FROM event)) FROM log_end"
+            "SELECT position, greatest(ts, (SELECT max(ts) FROM event)), "
+            "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM log_end"
         )
-        self.position, self.latest = row
+        self.position, self.latest, now = row
+        self._clock.heard(now)
 
-    async def write(self, link: Link, batch: list[Job]) -> list[Event]:
+    async def write(self, link: Link, batch: list[Job]) -> tuple[int, int, list[Event]]:
         """Run a batch in one transaction; put a result, or what the domain refuses, into every job.
 
-        :returns: the events that were committed since the last time, in the order of commits; also
-            those of a transaction of which nobody knew what had become of it.
+        :returns: the position after which its events are, the one up to which, and the events.
         :raises Refused: the transaction is to be rolled back. :raises Lost:
         """
         draft = await self._load(link, batch)
-        missed = []
-        if draft.position > self.position:
-            missed = await history.between(link, self.position, draft.position)
+        after = draft.position
+        self._tail.heard(after)
         for job in batch:
             job.result = job.error = None
             try:
+                if not draft.leased:
+                    raise Unavailable("this node has lost its lease")
                 job.result = job.function(draft, *job.arguments)
             except GatewayError as error:
                 job.error = error
         statements = list(_statements(draft))
+        if draft.recorded and self.others() and not self.crowded:
+            statements.append((_NOTIFY, [frames(self.token, after, draft.recorded)]))
+        self._tail.hold(after)
         await link.commit(
             "".join(sql for sql, _ in statements),
             *(value for _, values in statements for value in values),
         )
-        self.position = draft.position
-        return missed + draft.recorded
+        return after, draft.position, draft.recorded
 
     async def _load(self, link: Link, batch: list[Job]) -> Draft:
         """Begin the transaction; lock and read what the batch rests on."""
-        uids, keys, commands = _needs(batch)
-        draft = Draft(self._wall)
+        uids, keys, commands, ending = _needs(batch)
+        lease = self.lease or (None, None)
         link.begin()
-        for row in await link.rows(_LOCK, uids, uids):
-            draft.position, draft.latest = row[:2]
-            if row[2] is not None:
-                draft.heads[row[2]] = Head(*row[3:])
+        rows = await link.rows(_LOCK, uids, lease[0], *lease, uids)
+        position, latest, now, leased = rows[0][:4]
+        self._clock.heard(now)
+        draft = Draft(
+            self._wall or (lambda: now), position=position, latest=latest, leased=leased,
+            heads={row[4]: Head(*row[5:]) for row in rows if row[4] is not None},
+        )  # fmt: skip
         if keys:
             draft.known = await history.keyed(link, keys)
         if commands:
             draft.commands = await history.to_update(link, commands)
+        if ending:
+            names, numbers = zip(*ending, strict=True)
+            draft.attached = set(await link.rows(_THERE, names, numbers))
         return draft
 
 
-def _needs(batch: list[Job]) -> tuple[list[int], list[str], list[tuple[int, int]]]:
-    """Return the devices, idempotency keys and commands that a batch is about."""
+def _needs(
+    batch: list[Job],
+) -> tuple[list[int], list[str], list[tuple[int, int]], list[tuple[str, int]]]:
+    """Return the devices, idempotency keys, commands and ending attachments in a batch."""
     uids: set[int] = set()
     keys: set[str] = set()
     commands: set[tuple[int, int]] = set()
+    ending: set[tuple[str, int]] = set()
     for job in batch:
         for argument in job.arguments:
             if isinstance(argument, Entry):
                 uids.add(argument.device.uid)
                 if argument.key is not None:
                     keys.add(argument.key)
+                if argument.kind is Kind.DETACHED and argument.attachment is not None:
+                    ending.add((argument.node, argument.attachment))
             elif isinstance(argument, CommandChange):
                 uids.add(argument.device.uid)
                 commands.add((argument.device.uid, argument.seq))
-    return sorted(uids), sorted(keys), sorted(commands)
+    return sorted(uids), sorted(keys), sorted(commands), sorted(ending)
 
 
 def _statements(draft: Draft) -> Iterable[tuple[str, list[Any]]]:
@@ -167,6 +219,11 @@ def _statements(draft: Draft) -> Iterable[tuple[str, list[Any]]]:
         (_KEYS, [(key, e.stream, e.seq, e.ts) for key, e in draft.keys]),
         (_TWINS, [(uid, t.version, t.document) for uid, t in draft.twins.items()]),
         (_HEADS, [(uid, h.epoch, h.seq, h.ts) for uid, h in draft.dirty.items()]),
+        (_DETACHED, draft.ended),
+        (_ATTACHED, [
+            (a.node, a.number, a.device.uid, a.protocol, a.epoch, a.since)
+            for a in draft.begun.values()
+        ]),
         (_MARKS, [(*place, delivery) for place, delivery in draft.marks.items()]),
     ):  # fmt: skip
         if rows:

@@ -60,10 +60,20 @@ class Link:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._before = ""
+        #: what is run with the commit, and its parameters
+        self._after = ""
+        self._after_values: list[Any] = []
 
     def begin(self) -> None:
         """Begin a transaction, together with the next statement."""
         self._before = "BEGIN; "
+        self._after = ""
+        self._after_values = []
+
+    def at_commit(self, sql: str, *parameters: Any) -> None:
+        """Run statements, each with its semicolon, together with the commit."""
+        self._after += sql
+        self._after_values += parameters
 
     async def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
@@ -92,7 +102,7 @@ class Link:
         :raises InDoubt: the session is lost.
         """
         try:
-            await self.run(f"{sql}COMMIT", *parameters)
+            await self.run(f"{sql}{self._after}COMMIT", *parameters, *self._after_values)
         except Lost as error:
             if error.undone:
                 raise

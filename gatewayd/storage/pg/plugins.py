@@ -8,7 +8,7 @@ import msgspec
 
 from gatewayd.core.model import Plugin, PluginFilter, PluginStatus
 from gatewayd.core.queries import PluginQuery
-from gatewayd.errors import NotFound
+from gatewayd.errors import NotFound, Unavailable
 from gatewayd.storage.pg import devices, names
 from gatewayd.storage.pg.tx import Tx
 
@@ -88,6 +88,68 @@ async def save(tx: Tx, plugin: Plugin) -> Plugin:
     return plugin
 
 
-async def delete(tx: Tx, plugin_id: int) -> bool:
-    """Delete a plugin."""
-    return bool(await tx.run("DELETE FROM plugin WHERE id = %s", plugin_id))
+async def delete(tx: Tx, plugin_id: int) -> list[Plugin]:
+    """Delete a plugin, and return it."""
+    rows = await tx.rows(f"DELETE FROM plugin WHERE id = %s RETURNING id, {_FIELDS}", plugin_id)
+    return [_plugin(row) for row in rows]
+
+
+async def delete_of(tx: Tx, user_id: int) -> list[Plugin]:
+    """Delete the plugins of a user, and return them by id."""
+    rows = await tx.rows(f"DELETE FROM plugin WHERE user_id = %s RETURNING id, {_FIELDS}", user_id)
+    return sorted(map(_plugin, rows), key=lambda plugin: plugin.id)
+
+
+# Where a plugin has connections
+
+
+async def joined(tx: Tx, plugin_id: int, node: str, incarnation: int) -> None:
+    """Know that a node has connections of a plugin, unless that is gone.
+
+    :raises Unavailable: the node has lost its lease.
+    """
+    if not await _hold(tx, plugin_id):
+        return
+    mine = await tx.rows(
+        "SELECT 1 FROM node WHERE name = %s AND incarnation = %s AND until > clock_timestamp() "
+        "FOR KEY SHARE",
+        node, incarnation,
+    )  # fmt: skip
+    if not mine:
+        raise Unavailable("this node has lost its lease")
+    await tx.run(
+        "INSERT INTO plugin_node (plugin, node) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        plugin_id, node,
+    )  # fmt: skip
+
+
+async def left(tx: Tx, plugin_id: int, node: str) -> bool:
+    """Know that a node has none any more; return whether no living one has."""
+    await _hold(tx, plugin_id)
+    await tx.run("DELETE FROM plugin_node WHERE plugin = %s AND node = %s", plugin_id, node)
+    rows = await tx.rows(f"SELECT NOT {_somewhere('%s')}", plugin_id)
+    nowhere: bool = rows[0][0]
+    return nowhere
+
+
+async def _hold(tx: Tx, plugin_id: int) -> bool:
+    """Let nobody else connect or disconnect a plugin; return whether it is there."""
+    held = await tx.rows("SELECT 1 FROM plugin WHERE id = %s FOR NO KEY UPDATE", plugin_id)
+    return bool(held)
+
+
+async def orphaned(tx: Tx) -> list[Plugin]:
+    """List the active plugins that no living node has, by id."""
+    rows = await tx.rows(
+        f"SELECT id, {_FIELDS} FROM plugin WHERE status = %s AND NOT {_somewhere('plugin.id')} "
+        "ORDER BY id",
+        int(PluginStatus.ACTIVE),
+    )
+    return [_plugin(row) for row in rows]
+
+
+def _somewhere(plugin_id: str) -> str:
+    return (
+        "EXISTS (SELECT 1 FROM plugin_node p JOIN node n ON n.name = p.node "
+        f"WHERE p.plugin = {plugin_id} AND n.until > clock_timestamp())"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet.defer import Deferred, fail
@@ -23,6 +23,23 @@ NAME = "the database"
 #: What callers are told while it is not there.
 AWAY = "the database is not reached"
 _READS = 10_000  # reads that wait
+
+
+class Part(Protocol):
+    """What a store consists of: it is started, and takes nothing more before it is stopped."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the database is not reached, None when it is."""
+
+    async def start(self) -> None:
+        """Begin. :raises ConfigError: that is not possible."""
+
+    def refuse(self) -> None:
+        """Take nothing more."""
+
+    async def stop(self) -> None:
+        """End."""
 
 
 def dsn_with(url: str, **settings: str) -> Dsn:

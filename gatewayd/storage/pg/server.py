@@ -11,6 +11,7 @@ from gatewayd.storage.dsn import Dsn
 from gatewayd.storage.pg.journal import Journal
 from gatewayd.storage.pg.link import Link
 from gatewayd.storage.pg.migrate import migrate
+from gatewayd.storage.pg.partitions import add_days
 from gatewayd.storage.pg.pool import unusable
 from gatewayd.storage.pg.tx import Tx
 from gatewayd.storage.postgres import Lost, Refused, Session
@@ -30,6 +31,9 @@ async def prepare(dsn: Dsn, reactor: Any, journal: Journal) -> None:
         await session.open()
         await check(link)
         await migrate(link)
+        link.begin()
+        await add_days(link)
+        await link.commit()
         await journal.open(link)
     except (Lost, Refused) as error:
         raise unusable(dsn, error) from None

@@ -20,12 +20,14 @@ _KEEP_VALUES = """
         seq = excluded.seq, stamp = excluded.stamp, value = excluded.value
     WHERE excluded.seq > known.seq OR (excluded.seq = known.seq AND excluded.value IS NULL)
 """
+# A node that knows less does not write over what another one has kept.
 _KEEP_STATES = """
-    INSERT INTO connection_state (stream, connected, stamp, heard, sequence)
+    INSERT INTO connection_state AS known (stream, connected, stamp, heard, sequence)
     SELECT * FROM unnest(%s::bigint[], %s::boolean[], %s::bigint[], %s::bigint[], %s::text[])
     ON CONFLICT (stream) DO UPDATE SET
         connected = excluded.connected, stamp = excluded.stamp, heard = excluded.heard,
-        sequence = excluded.sequence
+        sequence = greatest(known.sequence, excluded.sequence)
+    WHERE excluded.heard >= known.heard
 """
 # What is said anew meanwhile has another seq, and stays.
 _FORGET = """
@@ -118,8 +120,8 @@ async def keep(
     )
     await _forget_oldest(tx, streams, limit)
     await tx.run(
-        "INSERT INTO meta (name, value) VALUES ('shadowed', %s) "
-        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO meta AS m (name, value) VALUES ('shadowed', %s) "
+        "ON CONFLICT (name) DO UPDATE SET value = greatest(m.value, excluded.value)",
         until,
     )
 

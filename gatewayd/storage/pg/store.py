@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
-from gatewayd.core.cluster import ClusterStore
+from gatewayd.core.cluster import LEASE
 from gatewayd.core.estate import Estate
 from gatewayd.core.grants import SessionChange, StoredSession
 from gatewayd.core.interfaces import Observer
@@ -52,11 +53,18 @@ from gatewayd.storage.pg import (
     vault,
 )
 from gatewayd.storage.pg.adopt import adopt
+from gatewayd.storage.pg.changes import Recorder
+from gatewayd.storage.pg.clock import SharedClock
+from gatewayd.storage.pg.cluster import PostgresCluster, Ways
 from gatewayd.storage.pg.draft import Draft
 from gatewayd.storage.pg.engine import DirectoryEngine, LogEngine
+from gatewayd.storage.pg.journal import Journal
 from gatewayd.storage.pg.lane import Budget, Lane
-from gatewayd.storage.pg.pool import Readers, dsn_with
+from gatewayd.storage.pg.listener import Listener
+from gatewayd.storage.pg.partitions import add_days
+from gatewayd.storage.pg.pool import Part, Readers, dsn_with
 from gatewayd.storage.pg.server import prepare
+from gatewayd.storage.pg.tail import Tail
 from gatewayd.storage.pg.tx import Tx
 from gatewayd.storage.worker import Job
 
@@ -67,15 +75,20 @@ class PostgresStore:
     """A :class:`gatewayd.core.interfaces.Store` in a PostgreSQL database.
 
     What is written goes by one of a few lanes, each a connection of its own: the log, the registry,
-    relayed requests, what the hub keeps, and what is swept. Within a lane the order of the calls is
-    the order of the commits. While the database is away every call fails at once; the store works
-    again as soon as the database does.
+    relayed requests, what the hub keeps, what is swept, and leases. Within a lane the order of the
+    calls is the order of the commits. While the database is away every call fails at once; the
+    store works again as soon as the database does.
 
     :param url: of the database, see :class:`~gatewayd.storage.dsn.Dsn`; it exists, and is ours.
     :param reactor: connects, and keeps time.
     :param wall: the time of day in ms.
     :param pending: refuse writes when those in flight hold more bytes than this.
     :param patience: seconds until the server has to answer a statement; else it counts as away.
+    :param shared_clock: record the time of the database, and not that of ``wall``.
+    :param node: the name of this process among those that share the database; ``lease``: ms for
+        which the others take it for alive.
+    :ivar cluster: what is kept with them; for a node that has joined.
+    :ivar now: the time by which this store records, in ms; never later than that.
     :raises ConfigError: this is no URL of a database.
     """
 
@@ -87,11 +100,12 @@ class PostgresStore:
         *,
         pending: int = 64 * 1024 * 1024,
         patience: float = 5.0,
+        shared_clock: bool = False,
+        node: str = "gatewayd",
+        lease: int = LEASE,
     ) -> None:
         self._reactor = reactor
         self._patience = patience
-        self._observers: list[Observer] = []
-        self._engine = LogEngine(wall)
         self._opened_at = (0, 0)
         # A transaction whose process stands still must not keep the others from the log for ever.
         self._dsn = dsn_with(
@@ -103,25 +117,33 @@ class PostgresStore:
         def lane() -> Lane:
             return Lane(DirectoryEngine(), self._dsn, reactor, patience, budget)
 
+        clock = SharedClock(wall, time.monotonic)
+        self.now: Callable[[], int] = clock.now if shared_clock else wall
+        # What is read here is small: a plan for several processes takes longer than the work.
+        reading = dsn_with(
+            url, default_transaction_read_only="on", max_parallel_workers_per_gather="0"
+        )
+        self._readers = Readers(reading, _READERS, reactor, patience)
+        self.tail = Tail(self._read_gap, reactor)
+        self.journal = Journal(None if shared_clock else wall, clock, self.tail)
+        self.listener = Listener(reading, reactor, patience, self.tail, clock, self.journal)
+        self._engine = LogEngine(self.journal)
         self._log = Lane(self._engine, self._dsn, reactor, patience, budget, self._delivered)
         self._registry = lane()
         self._calls = lane()
         self._hub = lane()
         self._upkeep = lane()
-        reading = dsn_with(url, default_transaction_read_only="on")
-        self._readers = Readers(reading, _READERS, reactor, patience)
+        self._leases = lane()
+        self._recorder = Recorder(node)
+        ways = Ways(self._leases, self._registry, self._hub, self._readers)
+        self.cluster = PostgresCluster(node, lease, ways, reactor, self._recorder, self)
         #: What is open, in the order in which it began; it ends in the reverse one.
-        self._open: list[Lane | Readers] = []
+        self._open: list[Part] = []
 
     @property
     def healthy(self) -> bool:
         """Whether the last append succeeded, and the database is there."""
         return self._engine.healthy and all(part.reason is None for part in self._open)
-
-    @property
-    def cluster(self) -> ClusterStore | None:
-        """What is kept with other nodes."""
-        return None
 
     @property
     def opened_at(self) -> tuple[int, int]:
@@ -135,18 +157,29 @@ class PostgresStore:
         try:
             # First: it tells soon whether there is a database.
             await self._begin(self._readers)
-            journal = self._engine.journal
-            await prepare(self._dsn, self._reactor, journal)
-            self._opened_at = (journal.position, journal.latest)
-            for lane in (self._log, self._registry, self._calls, self._hub, self._upkeep):
-                await self._begin(lane)
+            await prepare(self._dsn, self._reactor, self.journal)
+            self._opened_at = (self.journal.position, self.journal.latest)
+            self.tail.begin(self.journal.position)
+            lanes = (self._registry, self._calls, self._hub, self._upkeep, self._leases)
+            for part in (self.tail, self._log, *lanes):
+                await self._begin(part)
         except BaseException:
             await self._stop()
             raise
 
-    async def _begin(self, part: Lane | Readers) -> None:
+    async def _begin(self, part: Part) -> None:
         await part.start()
         self._open.append(part)
+
+    def follow_others(self) -> Deferred[None]:
+        """Hear what other stores do as soon as it is done; fires when that was tried first.
+
+        Else this one learns of it when it writes itself. A second call does nothing.
+        """
+        if self.listener in self._open:
+            return succeed(None)
+        self._open.append(self.listener)
+        return Deferred.fromCoroutine(self.listener.start())
 
     def stop(self) -> Deferred[None]:
         """Finish every write that was accepted, if the database is there, and disconnect."""
@@ -160,19 +193,26 @@ class PostgresStore:
 
     def observe(self, observer: Observer) -> None:
         """Call ``observer`` after each commit."""
-        self._observers.append(observer)
+        self.tail.observe(observer)
 
-    def _delivered(self, batch: list[Job]) -> None:
-        for job in batch:
-            if job.events:
-                for observer in self._observers:
-                    observer(job.events)
+    def _delivered(self, _: list[Job]) -> None:
+        for after, upto, events in self._engine.committed():
+            self.tail.offer(after, upto, events)
+        self.tail.release()
+
+    def _read_gap(self, after: int, until: int) -> Deferred[tuple[list[Event], int]]:
+        return self._readers.submit(history.between, after, until)
 
     def _between(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Delete devices, after what was appended to them before and before what is to be after."""
         gate = self._log.gate()
-        done = self._registry.submit(_behind, gate.reached, function, *arguments)
+        change = self._recorder.change
+        done = self._registry.submit(_behind, gate.reached, change, function, *arguments)
         return done.addBoth(gate.open)
+
+    def _change(self, function: Callable[..., Any], *arguments: Any, **rest: Any) -> Deferred[Any]:
+        """Write to the registry, and tell other nodes what :mod:`.telling` says."""
+        return self._registry.submit(self._recorder.change, function, *arguments, **rest)
 
     # The log
 
@@ -208,7 +248,12 @@ class PostgresStore:
         return self._log.submit(Draft.mark, stream, seqs, delivery)
 
     def sweep(self, before: int, limit: int) -> Deferred[int]:
-        return self._upkeep.submit(retention.sweep, before, limit)
+        return Deferred.fromCoroutine(self._sweep(before, limit))
+
+    async def _sweep(self, before: int, limit: int) -> int:
+        await self._upkeep.submit(add_days)
+        gone: int = await self._upkeep.submit(retention.sweep, before, limit)
+        return gone
 
     # The directory
 
@@ -216,16 +261,16 @@ class PostgresStore:
         return self._readers.submit(devices.get, device_id)
 
     def save_device(self, device: Device) -> Deferred[Device]:
-        return self._registry.submit(devices.save, device)
+        return self._change(devices.save, device)
 
     def delete_device(self, uid: int) -> Deferred[bool]:
-        return self._between(devices.delete, uid)
+        return self._between(devices.delete, uid).addCallback(bool)
 
     def device_key(self, uid: int) -> Deferred[str | None]:
         return self._readers.submit(devices.key, uid)
 
     def set_device_key(self, uid: int, hashed: str) -> Deferred[None]:
-        return self._registry.submit(devices.set_key, uid, hashed)
+        return self._change(devices.set_key, uid, hashed)
 
     def devices(self, query: DeviceQuery) -> Deferred[list[Device]]:
         return self._readers.submit(devices.find, query)
@@ -264,10 +309,11 @@ class PostgresStore:
         return self._readers.submit(users.count, query)
 
     def save_user(self, user: User) -> Deferred[User]:
-        return self._registry.submit(users.save, user)
+        return self._change(users.save, user)
 
     def delete_user(self, user_id: int) -> Deferred[bool]:
-        return self._registry.submit(users.delete, user_id)
+        gone = self._change(users.delete, user_id)
+        return gone.addCallback(lambda plugins: plugins is not None)
 
     def plugin(self, topic: str) -> Deferred[Plugin | None]:
         return self._readers.submit(plugins.get, topic)
@@ -279,22 +325,22 @@ class PostgresStore:
         return self._readers.submit(plugins.count, query)
 
     def save_plugin(self, plugin: Plugin) -> Deferred[Plugin]:
-        return self._registry.submit(plugins.save, plugin)
+        return self._change(plugins.save, plugin)
 
     def delete_plugin(self, plugin_id: int) -> Deferred[bool]:
-        return self._registry.submit(plugins.delete, plugin_id)
+        return self._change(plugins.delete, plugin_id).addCallback(bool)
 
     def setting(self, name: str) -> Deferred[Setting | None]:
         return self._readers.submit(settings.get, name)
 
     def put_setting(self, name: str, value: str) -> Deferred[Setting]:
-        return self._registry.submit(settings.put, name, value)
+        return self._change(settings.put, name, value)
 
     def delete_setting(self, name: str) -> Deferred[bool]:
-        return self._registry.submit(settings.delete, name)
+        return self._change(settings.delete, name)
 
     def adopt(self, estate: Estate) -> Deferred[bool]:
-        return self._registry.submit(adopt, estate)
+        return self._change(adopt, estate)
 
     # The vault
 
@@ -302,23 +348,23 @@ class PostgresStore:
         return self._readers.submit(vault.signing_keys)
 
     def add_signing_key(self, key: SigningKey) -> Deferred[None]:
-        return self._registry.submit(vault.add_signing_key, key)
+        return self._change(vault.add_signing_key, key)
 
     def drop_signing_key(self, kid: str) -> Deferred[bool]:
-        return self._registry.submit(vault.drop_signing_key, kid)
+        return self._change(vault.drop_signing_key, kid)
 
     def device_login(self, uid: int) -> Deferred[DeviceLogin | None]:
         return self._readers.submit(vault.device_login, uid)
 
     def set_device_login(self, uid: int, login: DeviceLogin | None) -> Deferred[None]:
         size = 512 + len(login.ca or b"" if login else b"")
-        return self._registry.submit(vault.set_device_login, uid, login, size=size)
+        return self._change(vault.set_device_login, uid, login, size=size)
 
     def device_secret(self, uid: int) -> Deferred[bytes | None]:
         return self._readers.submit(vault.device_secret, uid)
 
     def set_device_secret(self, uid: int, secret: bytes | None) -> Deferred[None]:
-        return self._registry.submit(vault.set_device_secret, uid, secret)
+        return self._change(vault.set_device_secret, uid, secret)
 
     def secret(self, name: str) -> Deferred[bytes | None]:
         return self._readers.submit(vault.secret, name)
@@ -378,12 +424,21 @@ class PostgresStore:
     def live_sessions(self) -> Deferred[list[StoredSession]]:
         return self._readers.submit(live_sessions.every)
 
+    def live_session(self, session_id: str) -> Deferred[StoredSession | None]:
+        return self._readers.submit(live_sessions.get, session_id)
+
     def change_session(self, change: SessionChange) -> Deferred[None]:
         size = live_sessions.size(change)
-        return self._hub.submit(live_sessions.change, change, size=size)
+        return self._hub.submit(self._recorder.change, live_sessions.change, change, size=size)
 
     def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
-        return self._hub.submit(live_sessions.drop, ids)
+        return self._hub.submit(self._recorder.change, live_sessions.drop, ids)
+
+    def touch_sessions(self, ids: Sequence[str], now: int) -> Deferred[None]:
+        return self._hub.submit(live_sessions.touch, ids, now)
+
+    def drop_unused_sessions(self, ids: Sequence[str], before: int) -> Deferred[list[str]]:
+        return self._hub.submit(self._recorder.change, live_sessions.drop_unused, ids, before)
 
 
 async def _behind(

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from gatewayd.core.model import Role, Status, User
+from gatewayd.core.model import Plugin, Role, Status, User
 from gatewayd.core.queries import UserQuery
 from gatewayd.errors import Duplicate, NotFound
-from gatewayd.storage.pg import devices, names
+from gatewayd.storage.pg import devices, names, plugins
 from gatewayd.storage.pg.tx import Tx
 
 _FIELDS = "login, role, status, password, last_login, attempts, data, intro_reviewed, all_types"
@@ -140,6 +140,11 @@ async def _link(tx: Tx, table: str, column: str, user: int, members: frozenset[i
     )  # fmt: skip
 
 
-async def delete(tx: Tx, user_id: int) -> bool:
-    """Delete a user."""
-    return bool(await tx.run("DELETE FROM users WHERE id = %s", user_id))
+async def delete(tx: Tx, user_id: int) -> list[Plugin] | None:
+    """Delete a user with its plugins, and return those; None: there is no such user."""
+    # From here on no plugin comes to it.
+    if not await tx.rows("SELECT 1 FROM users WHERE id = %s FOR UPDATE", user_id):
+        return None
+    gone = await plugins.delete_of(tx, user_id)
+    await tx.run("DELETE FROM users WHERE id = %s", user_id)
+    return gone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
@@ -90,7 +91,8 @@ def _to_device(
     subscribed.parts.append(part)
     subscribed.couriers.append(courier)
     if call.session.epoch_for(device) is None:
-        subscribed.attachments.append(core.presence.share(device, "devicehive"))
+        lost = partial(call.session.leave, 1013, "try again later")
+        subscribed.attachments.append(core.presence.share(device, "devicehive", lost))
 
     def begin() -> None:
         Deferred.fromCoroutine(core.commands.deliver(part, wanted.since, wanted.limit))

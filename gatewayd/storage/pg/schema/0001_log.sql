@@ -26,8 +26,11 @@ CREATE TABLE stream (
 
 -- position is the order of commits over all devices; seq is gapless per device.
 -- ref is the seq of the command that an update belongs to.
+-- Each day (UTC) has a partition, made ahead, so that it is dropped whole; the default one takes
+-- what comes at any other time. No index over several partitions is unique: positions and numbers
+-- are, because who gives them out has locked log_end and the timeline.
 CREATE TABLE event (
-    position bigint PRIMARY KEY,
+    position bigint NOT NULL,
     stream bigint NOT NULL,
     seq bigint NOT NULL,
     ts bigint NOT NULL,
@@ -37,11 +40,45 @@ CREATE TABLE event (
     body bytea,
     network bigint NOT NULL,
     type bigint NOT NULL,
-    ref bigint NOT NULL
-);
-CREATE UNIQUE INDEX event_stream ON event (stream, seq);
+    ref bigint NOT NULL,
+    PRIMARY KEY (position, ts)
+) PARTITION BY RANGE (ts);
+CREATE INDEX event_stream ON event (stream, seq);
 CREATE INDEX event_listing ON event (stream, kind, stamp, seq);
 CREATE INDEX event_ts ON event (ts);
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+
+-- Make the partition of a day and tell whether it was made: it is not when there are rows of it in
+-- the default partition, or while that is in use; who reads or writes must not be held up for long.
+-- Attached, not made as a partition: that would lock out those who use the others, too.
+CREATE FUNCTION add_event_day(day text, low bigint, high bigint) RETURNS boolean
+LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
+BEGIN
+    PERFORM 1 FROM event_default WHERE ts >= low AND ts < high LIMIT 1;
+    IF FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('CREATE TABLE %I (LIKE event)', day);
+    EXECUTE format(
+        'ALTER TABLE event ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', day, low, high);
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR check_violation THEN
+    RETURN false;
+END $$;
+
+-- Drop the partition of a day. The latest time in it, 0 if it was empty; NULL: it is in use.
+CREATE FUNCTION drop_event_day(day text) RETURNS bigint
+LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
+DECLARE
+    latest bigint;
+BEGIN
+    EXECUTE format('ALTER TABLE event DETACH PARTITION %I', day);
+    EXECUTE format('SELECT coalesce(max(ts), 0) FROM %I', day) INTO latest;
+    EXECUTE format('DROP TABLE %I', day);
+    RETURN latest;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN NULL;
+END $$;
 
 -- user_id: nobody has to know the user any more.
 CREATE TABLE command (
