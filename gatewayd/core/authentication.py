@@ -276,7 +276,9 @@ class Authentication:
         if user.status is not Status.ACTIVE:
             return
         if user.attempts:
-            await self._users.note_login(user.id, attempts=0)
+            now = await self._users.forget_attempts(user.id)
+            if now is None or now.status is not Status.ACTIVE:
+                return
         await self._record_login(user)
         if outdated(user.password):
             await self._renew(user, password)
@@ -313,7 +315,7 @@ class Authentication:
             pause = await self._configuration.number(LAST_LOGIN_TIMEOUT)
             if now - user.last_login <= pause:
                 return
-        await self._users.note_login(user.id, last_login=now)
+        await self._users.note_login(user.id, now)
 
 
 def _strings(values: list[str] | None) -> list[str | int] | None:

@@ -77,8 +77,10 @@ class ChangeKind(StrEnum):
     DEVICE_KEY = "device key"
     DEVICE_LOGIN = "device login"
     DEVICE_SECRET = "device secret"  # noqa: S105 - no password
-    #: a live session was changed: its id; some are over: their ids; all are: null
+    #: a live session was changed: its id
     SESSION = "session"
+    #: some are over: the ids of those that the store has forgotten, which may be used again; or an
+    #: object that says what is refused from now on: see :mod:`gatewayd.core.shared_sessions`
     SESSIONS_GONE = "sessions gone"
     #: last values were forgotten: see :mod:`gatewayd.core.hub.last_values`
     VALUES_FORGOTTEN = "values forgotten"

@@ -9,12 +9,12 @@ import msgspec
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.interfaces import Store
-from gatewayd.core.locks import Locks
+from gatewayd.core.locks import Locks, undisturbed
 from gatewayd.core.model import Device, Entry, GroupKind, Kind
 from gatewayd.core.queries import DeviceQuery, GroupQuery, Order
 from gatewayd.core.registry import Registry
 from gatewayd.core.timeline import Timeline
-from gatewayd.errors import Denied, Invalid
+from gatewayd.errors import Conflict, Denied, Invalid, NotFound
 
 #: What a device may be called: what Azure IoT Hub allows, of which every API's set is a part.
 _ID = re.compile(r"[A-Za-z0-9\-.%_*?!(),:=@$'+#]{1,128}")
@@ -38,6 +38,10 @@ class DeviceChange(msgspec.Struct, frozen=True, kw_only=True):
     network: int | None = None
     type: int | None = None
     blocked: bool | None = None
+
+
+#: Says what is to become of a device that is as it is given, or is not known; None: nothing.
+_Change = Callable[[Device | None], DeviceChange | None]
 
 
 def describe(device: Device) -> bytes:
@@ -86,20 +90,68 @@ class Devices:
             ``"blocked"``: a blocked device changes itself.
         :raises Invalid: a field breaks a rule.
         """
+        return await self._save(principal, device_id, lambda known: change)
+
+    async def register(self, principal: Principal, device_id: str, draft: DeviceChange) -> Device:
+        """Return a device, registered as :meth:`save` does it if there is none.
+
+        :raises Denied: :raises Invalid:
+        """
+        return await self._save(
+            principal, device_id, lambda known: draft if known is None else None
+        )
+
+    async def edit(
+        self, principal: Principal, device: Device, edit: Callable[[Device], DeviceChange]
+    ) -> Device:
+        """Change a device by what it is now, and announce it.
+
+        :param edit: returns the change; it is asked again when somebody else was faster.
+        :raises NotFound: it is gone. :raises Denied: :raises Invalid: as :meth:`save` does.
+        """
+
+        def change(known: Device | None) -> DeviceChange:
+            if known is None or known.uid != device.uid:
+                raise NotFound("device", device.id)
+            return edit(known)
+
+        return await self._save(principal, device.id, change)
+
+    async def _save(self, principal: Principal, device_id: str, change: _Change) -> Device:
         principal.require(Action.DEVICE_REGISTER)
         check_id(device_id)
-        if change.name is not None and not 1 <= len(change.name) <= 128:
-            raise Invalid("device", "name", change.name, "length")
         async with self._locks.hold(device_id.upper()):
-            known = await self._registry.device(device_id)
-            if known is None:
-                draft = await self._draft(principal, device_id, change)
-            else:
-                draft = await self._changed(principal, known, change)
-            device = await self._store.save_device(draft)
-            self._registry.keep_device(device)
-            await self._announce(device, ADDED if known is None else UPDATED)
+            known, device = await undisturbed(lambda: self._write(principal, device_id, change))
+            if device is not known:
+                self._registry.keep_device(device)
+                await self._announce(device, ADDED if known is None else UPDATED)
         return device
+
+    async def _write(
+        self, principal: Principal, device_id: str, change: _Change
+    ) -> tuple[Device | None, Device]:
+        """Return a device as it was, and as it is stored now.
+
+        :raises Conflict: it is not as it was at hand here.
+        """
+        known = await self._registry.device(device_id)
+        wanted = change(known)
+        if known is not None and not principal.home.holds(known):
+            raise Denied("device")
+        if wanted is None:
+            assert known is not None
+            return known, known
+        if wanted.name is not None and not 1 <= len(wanted.name) <= 128:
+            raise Invalid("device", "name", wanted.name, "length")
+        if known is None:
+            draft = await self._draft(principal, device_id, wanted)
+        else:
+            draft = await self._changed(principal, known, wanted)
+        try:
+            return known, await self._store.save_device(draft, known)
+        except Conflict:
+            await self._registry.follow_device(device_id)
+            raise
 
     async def _draft(self, principal: Principal, device_id: str, change: DeviceChange) -> Device:
         if change.name is None:
@@ -115,8 +167,6 @@ class Devices:
         )  # fmt: skip
 
     async def _changed(self, principal: Principal, known: Device, change: DeviceChange) -> Device:
-        if not principal.home.holds(known):
-            raise Denied("device")
         _check_may_change(principal, known)
         network, type_ = known.network, known.type
         if principal.device is not None and (

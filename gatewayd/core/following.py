@@ -88,6 +88,8 @@ class Following:
             self._work()
 
     def _work(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         self._retry = None
         if not self._working:
             self._working = True
@@ -103,7 +105,7 @@ class Following:
                     self._waiting.popleft()
         except Unavailable as error:
             self.log.warn("a change of another node waits: {error}", error=str(error))
-            if not self._stopped and self._retry is None:
+            if not self._stopped:
                 self._retry = self._clock.callLater(_RETRY, self._work)
         finally:
             self._working = False

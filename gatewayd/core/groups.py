@@ -9,7 +9,7 @@ import msgspec
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.devices import Devices
 from gatewayd.core.interfaces import Store
-from gatewayd.core.locks import Locks
+from gatewayd.core.locks import Locks, undisturbed
 from gatewayd.core.model import Device, Group, GroupKind
 from gatewayd.core.queries import DeviceQuery, GroupQuery
 from gatewayd.core.registry import Registry
@@ -92,7 +92,8 @@ class Groups:
         """Change one; None leaves a field. :raises Invalid: :raises NotFound: :raises Duplicate:"""
         principal.require(self._manage)
         principal.admit_group(self.kind, group_id)
-        async with self._locks.hold(group_id):
+
+        async def change() -> None:
             old = await self._existing(group_id)
             self._check(name, description)
             group = Group(
@@ -100,7 +101,10 @@ class Groups:
                 name=old.name if name is None else name,
                 description=old.description if description is None else description,
             )
-            await self._store.update_group(self.kind, group)
+            await self._store.update_group(self.kind, group, old)
+
+        async with self._locks.hold(group_id):
+            await undisturbed(change)
 
     async def delete(self, principal: Principal, group_id: int, force: bool) -> None:
         """Delete one, with ``force`` also its devices. :raises NotFound: :raises NotEmpty:"""

@@ -108,9 +108,12 @@ class Directory(Protocol):
     def device(self, device_id: str) -> Deferred[Device | None]:
         """Return the device whose id is that, ignoring case."""
 
-    def save_device(self, device: Device) -> Deferred[Device]:
-        """Insert (``uid`` 0) or update a device; fires with it as it is stored.
+    def save_device(self, device: Device, was: Device | None = None) -> Deferred[Device]:
+        """Insert a device (``uid`` 0), or change the one that was read as ``was``.
 
+        :return: it, as it is stored.
+        :raises Conflict: ``"version"``: another writer came first: it is not as it was, or there
+            is one of that id already.
         :raises Invalid: its network or type does not exist. :raises NotFound: it is gone.
         """
 
@@ -141,8 +144,12 @@ class Directory(Protocol):
     def insert_group(self, kind: GroupKind, name: str, description: str | None) -> Deferred[Group]:
         """Insert a network or device type. :raises Duplicate: the name is taken."""
 
-    def update_group(self, kind: GroupKind, group: Group) -> Deferred[None]:
-        """Update it. :raises NotFound: :raises Duplicate: the name is taken."""
+    def update_group(self, kind: GroupKind, group: Group, was: Group) -> Deferred[None]:
+        """Change the one that was read as ``was``.
+
+        :raises Conflict: ``"version"``: it is not as it was. :raises NotFound:
+        :raises Duplicate: the name is taken.
+        """
 
     def delete_group(self, kind: GroupKind, group_id: int, force: bool) -> Deferred[list[Device]]:
         """Delete it, with ``force`` also its devices, which it fires with.
@@ -162,12 +169,34 @@ class Directory(Protocol):
     def count_users(self, query: UserQuery) -> Deferred[int]:
         """Count users."""
 
-    def save_user(self, user: User) -> Deferred[User]:
-        """Insert (``id`` 0) or update a user with its networks and types; fires with it.
+    def save_user(self, user: User, was: User | None = None) -> Deferred[User]:
+        """Insert a user (``id`` 0), or change the one that was read as ``was``.
 
+        Its networks and types are saved with it. What logins change (``last_login``, ``attempts``)
+        is saved with a new user only; of a known one it is neither compared nor written.
+
+        :return: it, as it is stored.
+        :raises Conflict: ``"version"``: another writer came first: it is not as it was.
         :raises Duplicate: the login is taken. :raises NotFound: it is gone, or a network or
-        device type of it is.
+            device type of it is.
         """
+
+    def note_login(self, user_id: int, at: int) -> Deferred[User | None]:
+        """Record that a user came in at ``at`` (ms), unless it came later, and nothing else.
+
+        :return: the user, or None: it is gone.
+        """
+
+    def count_attempt(self, user_id: int, most: int) -> Deferred[User | None]:
+        """Count a wrong password; at ``most`` of them the user is locked and the count is 0.
+
+        However many writers count at once, each counts.
+
+        :return: the user, or None: there is no active one, and nothing was counted.
+        """
+
+    def forget_attempts(self, user_id: int) -> Deferred[User | None]:
+        """Count wrong passwords from 0 again; fires with the user, or None: it is gone."""
 
     def delete_user(self, user_id: int) -> Deferred[bool]:
         """Delete a user with its plugins; fires with whether there was one."""
@@ -181,9 +210,12 @@ class Directory(Protocol):
     def count_plugins(self, query: PluginQuery) -> Deferred[int]:
         """Count plugins."""
 
-    def save_plugin(self, plugin: Plugin) -> Deferred[Plugin]:
-        """Insert (``id`` 0) or update a plugin; fires with it.
+    def save_plugin(self, plugin: Plugin, was: Plugin | None = None) -> Deferred[Plugin]:
+        """Insert a plugin (``id`` 0), or change the one that was read as ``was``; fires with it.
 
+        Its topic and its user stay as they are.
+
+        :raises Conflict: ``"version"``: another writer came first: it is not as it was.
         :raises NotFound: it is gone, or its user is.
         """
 
@@ -289,7 +321,8 @@ class Shadows(Protocol):
     ) -> Deferred[None]:
         """Keep what devices said last, in one transaction.
 
-        An older value never replaces a newer one; those of devices that are gone are ignored.
+        An older value never replaces a newer one, nor does a state one that was heard later, and
+        the greatest sequence counts. Those of devices that are gone are ignored.
 
         :param until: ms up to which the log is in it.
         :param limit: how many keys a device may have; those that it said longest ago are forgotten.

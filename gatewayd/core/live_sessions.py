@@ -126,10 +126,7 @@ class LiveSessions:
         return self._add(self._ids.issue())
 
     async def find(self, session_id: str) -> LiveSession:
-        """Return a session as :meth:`get` does; also one that only another node knows.
-
-        :raises NotFound: :raises Unavailable: the store cannot be asked.
-        """
+        """Return a session as :meth:`get` does, also another node's. :raises Unavailable:"""
         return self.get(session_id)
 
     def get(self, session_id: str) -> LiveSession:

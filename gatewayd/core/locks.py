@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from twisted.internet.defer import DeferredLock
+
+from gatewayd.errors import Conflict, Unavailable
+
+_TRIES = 10
+_Result = TypeVar("_Result")
+
+
+async def undisturbed(change: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Read, think and write, and do so again when another node has written in between.
+
+    A lock keeps apart those of one node; the store refuses what rests on an old reading.
+
+    :param change: raises :class:`Conflict` when that happened; then it is called again.
+    :raises Unavailable: others were faster again and again.
+    """
+    for _ in range(_TRIES):
+        try:
+            return await change()
+        except Conflict:
+            continue
+    raise Unavailable("it is changed by others again and again")
 
 
 class Locks:

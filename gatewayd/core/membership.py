@@ -260,14 +260,18 @@ class Membership:
                 await self._plugins.rejoin()
                 self._unknown = False
             await self._plugins.repeat()
-            while self.warden and await self._end_stranded():
+            while self._goes_on() and await self._end_stranded():
                 pass
-            if self.warden and self._orphans:
+            if self._goes_on() and self._orphans:
                 self._orphans = False
                 await self._plugins.start()
         except GatewayError as error:
             self._orphans = True  # it may have been that which failed
             self.log.warn("what dead nodes have left waits: {error}", error=str(error))
+
+    def _goes_on(self) -> bool:
+        """Whether this node is the one to put things in order, and is not about to leave."""
+        return self.warden and not self._stopped
 
     def _tidied(self, result: Any) -> None:
         self._tidying = None
@@ -280,8 +284,9 @@ class Membership:
         ending = [self._presence.end(each) for each in stranded]
         answers: Any = await DeferredList(ending, consumeErrors=True)
         failures = [result for success, result in answers if not success]
-        # Those of a device that was deleted meanwhile went with it.
+        # Those of a device that was deleted meanwhile went with it, and another node that was the
+        # warden until now may have recorded the same.
         for failure in failures:
-            if not failure.check(NotFound):
+            if not failure.check(NotFound, Superseded):
                 failure.raiseException()
         return bool(stranded) and not failures

@@ -145,6 +145,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the role is administrator."""
         return self.role is Role.ADMIN
 
+    def is_as(self, other: User) -> bool:
+        """Whether two are the same, but for what logins change."""
+        logins = {"last_login": other.last_login, "attempts": other.attempts}
+        return msgspec.structs.replace(self, **logins) == other
+
     def __repr__(self) -> str:
         return f"User(id={self.id}, login={self.login!r})"
 

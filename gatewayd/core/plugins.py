@@ -11,7 +11,7 @@ import msgspec
 
 from gatewayd.core.access import Principal
 from gatewayd.core.interfaces import Store
-from gatewayd.core.locks import Locks
+from gatewayd.core.locks import Locks, undisturbed
 from gatewayd.core.model import Device, Plugin, PluginFilter, PluginStatus, Status, User
 from gatewayd.core.plugin_feed import PluginFeed
 from gatewayd.core.plugin_rules import READING, check, manager, narrow, visible
@@ -71,13 +71,16 @@ class Plugins:
 
         :raises Unavailable:
         """
+        await undisturbed(self._turn_off_orphans)
+
+    async def _turn_off_orphans(self) -> None:
         cluster = self._store.cluster
         if cluster is None:
             orphans = await self._store.plugins(PluginQuery(status=PluginStatus.ACTIVE))
         else:
             orphans = await cluster.orphaned_plugins()
         for plugin in orphans:
-            await self._save(self._turned(plugin, PluginStatus.INACTIVE))
+            await self._save(self._turned(plugin, PluginStatus.INACTIVE), plugin)
 
     # Management
 
@@ -127,21 +130,24 @@ class Plugins:
             new again; of the filter, rule ``"active"``: it is in use.
         """
         async with self._locks.hold(topic):
-            old = await self.get(principal, topic)
-            if change.status is PluginStatus.CREATED:
-                raise Invalid("plugin", "status", change.status, "created")
-            check(change.name, change.description, change.filter)
-            status = old.status if change.status is None else change.status
-            if change.filter is not None and old.status is status is PluginStatus.ACTIVE:
-                raise Invalid("plugin", "filter", None, "active")
-            said = {
-                field: value
-                for field in PluginDraft.__struct_fields__
-                if (value := getattr(change, field)) is not None
-            }
-            if change.filter is not None:
-                said["filter"] = narrow(principal, change.filter)
-            return await self._save(self._turned(msgspec.structs.replace(old, **said), status))
+            return await undisturbed(lambda: self._update(principal, topic, change))
+
+    async def _update(self, principal: Principal, topic: str, change: PluginChange) -> Plugin:
+        old = await self.get(principal, topic)
+        if change.status is PluginStatus.CREATED:
+            raise Invalid("plugin", "status", change.status, "created")
+        check(change.name, change.description, change.filter)
+        status = old.status if change.status is None else change.status
+        if change.filter is not None and old.status is status is PluginStatus.ACTIVE:
+            raise Invalid("plugin", "filter", None, "active")
+        said = {
+            field: value
+            for field in PluginDraft.__struct_fields__
+            if (value := getattr(change, field)) is not None
+        }
+        if change.filter is not None:
+            said["filter"] = narrow(principal, change.filter)
+        return await self._save(self._turned(msgspec.structs.replace(old, **said), status), old)
 
     async def delete(self, principal: Principal, topic: str) -> None:
         """Delete a plugin; its feeds end. :raises Denied: :raises NotFound: as :meth:`get` does."""
@@ -172,21 +178,29 @@ class Plugins:
         async with self._locks.hold(topic):
             plugin = await self._existing(topic)
             if not self._connections[topic]:
-                plugin = await self._join(plugin)
-            if plugin.status is not PluginStatus.ACTIVE:
-                plugin = await self._save(self._turned(plugin, PluginStatus.ACTIVE))
+                await self._join(plugin)
+            plugin = await self._turn_on(topic)
             self._leaving.pop(topic, None)
             self._connections[topic] += 1
             self._connected[topic] = plugin
             return plugin
 
-    async def _join(self, plugin: Plugin) -> Plugin:
-        """Tell the other nodes that a plugin is connected here; return it as it is then."""
+    async def _join(self, plugin: Plugin) -> None:
+        """Tell the other nodes that a plugin is connected here."""
         cluster = self._store.cluster
-        if cluster is None:
-            return plugin
-        await cluster.plugin_joined(plugin.id)
-        return await self._existing(plugin.topic)
+        if cluster is not None:
+            await cluster.plugin_joined(plugin.id)
+
+    async def _turn_on(self, topic: str) -> Plugin:
+        """Let a plugin be active, and return it. :raises NotFound: it is gone."""
+
+        async def turn_on() -> Plugin:
+            plugin = await self._existing(topic)
+            if plugin.status is PluginStatus.ACTIVE:
+                return plugin
+            return await self._save(self._turned(plugin, PluginStatus.ACTIVE), plugin)
+
+        return await undisturbed(turn_on)
 
     async def deactivate(self, topic: str) -> None:
         """Know that a connection is gone, once for each :meth:`activate`; so may the plugin be.
@@ -205,12 +219,15 @@ class Plugins:
 
     async def _leave(self, topic: str) -> None:
         """Let a plugin be inactive that no node has connections of."""
+        await undisturbed(lambda: self._turn_off(topic))
+        self._leaving.pop(topic, None)
+
+    async def _turn_off(self, topic: str) -> None:
         cluster = self._store.cluster
         if cluster is None or await cluster.plugin_left(self._leaving[topic]):
             plugin = await self._store.plugin(topic)
             if plugin is not None and plugin.status is PluginStatus.ACTIVE:
-                await self._save(self._turned(plugin, PluginStatus.INACTIVE))
-        self._leaving.pop(topic, None)
+                await self._save(self._turned(plugin, PluginStatus.INACTIVE), plugin)
 
     async def rejoin(self) -> None:
         """Tell the other nodes again what is connected here: they took this node for dead.
@@ -222,9 +239,8 @@ class Plugins:
                 plugin = self._connected.get(topic)
                 current = None if plugin is None else await self._store.plugin(topic)
                 if current is not None:
-                    current = await self._join(current)
-                    if current.status is not PluginStatus.ACTIVE:
-                        await self._save(self._turned(current, PluginStatus.ACTIVE))
+                    await self._join(current)
+                    await self._turn_on(topic)
 
     async def repeat(self) -> None:
         """Tell the other nodes what they could not be told when it happened.
@@ -317,8 +333,9 @@ class Plugins:
         self._last_subscription = max(self._last_subscription + 1, self._timeline.wall() * 1000)
         return self._last_subscription
 
-    async def _save(self, plugin: Plugin) -> Plugin:
-        saved = await self._store.save_plugin(plugin)
+    async def _save(self, plugin: Plugin, was: Plugin) -> Plugin:
+        """Change a plugin. :raises Conflict: it is not as it was. :raises NotFound: it is gone."""
+        saved = await self._store.save_plugin(plugin, was)
         await self._spread(saved)
         return saved
 

@@ -71,12 +71,16 @@ class Presence:
         """Attach a socket that tolerates others of the same device.
 
         :param lost: tells it to go: it is not attached any more, though it did not ask for that.
-        :raises Unavailable: this node has no lease; nothing is attached.
+        :raises Unavailable: this node has no lease, or the others cannot be told; nothing is
+            attached.
         """
-        attachment = self._begin(device, protocol, lambda: None, lost)
+        attachment = self._begin(device, protocol, lambda: None, lambda: None)
         attachment.since = self._timeline.now()
         self._add(attachment)
         self._note(attachment, Kind.ATTACHED)
+        if attachment not in self._attached.get(device.uid, ()):
+            raise Unavailable("a device cannot be attached now")
+        attachment.lost = lost
         self._arrived(device.uid)
         return attachment
 
@@ -255,10 +259,7 @@ class Presence:
 
     def _not_recorded(self, attachment: Attachment, kind: Kind, failure: Failure) -> None:
         """Let a socket go of which the others do not hear; tell of one that went later."""
-        self.log.warn(
-            "not recorded: {name} of {device}: {error}",
-            name=kind.name, device=attachment.device.id, error=failure.getErrorMessage(),
-        )  # fmt: skip
+        self._timeline.not_recorded(attachment.device, kind, failure)
         if failure.check(Unavailable) and self._is_ours(attachment):
             # Nobody may know whether its beginning was recorded.
             self._unsaid.append(attachment)

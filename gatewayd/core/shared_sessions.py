@@ -77,11 +77,12 @@ class SharedSessions(LiveSessions):
         self._swept = 0.0
         self._upkeep = LoopingCall(lambda: Deferred.fromCoroutine(self._keep_up()))
         self._upkeep.clock = clock
-        following.on(ChangeKind.SESSION, self._changed)
-        following.on(ChangeKind.SESSIONS_GONE, self._changed)
+        self._following = following
 
     async def start(self) -> None:
         """Read what is stored, and begin to follow it. :raises Unavailable:"""
+        for kind in (ChangeKind.SESSION, ChangeKind.SESSIONS_GONE):
+            self._following.on(kind, self._changed)
         async with self._locks.hold(None):
             await super().start()
         self._told_until = self._swept = self._clock.seconds()
@@ -168,9 +169,12 @@ class SharedSessions(LiveSessions):
         :raises Unavailable: some may be used on other nodes; they can be revoked again.
         """
         until = self._ids.revoke_all()
+        here = list(self._sessions.values())
+        self._undropped.update(each.id for each in here if each.kept)
+        self._forget(here)  # at once, whether the store can be asked or not
         stored = await self._store.live_sessions()
         self._undropped.update(each.id for each in stored if self._ids.created(each.id) is None)
-        await self._end(list(self._sessions.values()))
+        await self._end([])
         await self._announce(_Revoked(until=until))
 
     async def _announce(self, revoked: _Revoked) -> None:

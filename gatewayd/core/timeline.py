@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from gatewayd.core.access import UNLIMITED, Scope
 from gatewayd.core.fanout import Fanout
 from gatewayd.core.interfaces import Log
-from gatewayd.core.model import LEAD, Entry, Event, Kind
+from gatewayd.core.model import LEAD, Device, Entry, Event, Kind
 from gatewayd.core.queries import Filter, Page, Replay
+from gatewayd.errors import Superseded
 
 #: How much may arrive live during one read of the log before the log is read once more instead.
 _TAIL_EVENTS = 256
@@ -260,14 +262,15 @@ class Timeline:
         noting: Deferred[Any] = self._store.append(entry, patience)
         self._noting.add(noting)
         noting.addBoth(self._noted, noting)
-        noting.addErrback(
-            lambda failure: self.log.warn(
-                "not recorded: {name} of {device}: {error}",
-                name=entry.kind.name,
-                device=entry.device.id,
-                error=failure.getErrorMessage(),
-            )
-        )
+        noting.addErrback(lambda failure: self.not_recorded(entry.device, entry.kind, failure))
+
+    def not_recorded(self, device: Device, kind: Kind, failure: Failure) -> None:
+        """Say in the log what is missing in a timeline, unless somebody else has recorded it."""
+        level = LogLevel.debug if failure.check(Superseded) else LogLevel.warn
+        self.log.emit(
+            level, "not recorded: {name} of {device}: {error}",
+            name=kind.name, device=device.id, error=failure.getErrorMessage(),
+        )  # fmt: skip
 
     def _noted(self, result: Any, noting: Deferred[Any]) -> Any:
         self._noting.discard(noting)

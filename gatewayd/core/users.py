@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import re
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from gatewayd.core.access import Action, Principal
 from gatewayd.core.interfaces import Store
-from gatewayd.core.locks import Locks
+from gatewayd.core.locks import Locks, undisturbed
 from gatewayd.core.model import Group, GroupKind, Role, Status, User
 from gatewayd.core.passwords import Passwords
 from gatewayd.core.queries import GroupQuery, UserQuery
@@ -43,6 +44,21 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"UserChange(login={self.login!r})"
+
+
+def _changed(old: User, change: UserChange, password: str) -> User:
+    """Return a user with some of its fields changed. :param password: the hash it is to have."""
+    intro_reviewed = change.intro_reviewed
+    return msgspec.structs.replace(
+        old,
+        login=old.login if change.login is None else change.login,
+        password=password,
+        role=old.role if change.role is None else Role(change.role),
+        status=old.status if change.status is None else Status(change.status),
+        data=old.data if change.data is None else change.data,
+        intro_reviewed=old.intro_reviewed if intro_reviewed is None else intro_reviewed,
+        all_types=old.all_types if change.all_types is None else change.all_types,
+    )
 
 
 class Users:
@@ -99,7 +115,9 @@ class Users:
             all_types=change.all_types is not False,
             password=await self._passwords.hash(change.password or ""),
         )  # fmt: skip
-        return await self._save(user)
+        saved = await self._store.save_user(user)
+        self._registry.keep_user(saved)
+        return saved
 
     async def update(self, principal: Principal, user_id: int, change: UserChange) -> None:
         """Change any user. :raises NotFound: :raises Invalid: :raises Duplicate: :raises Denied:"""
@@ -114,8 +132,7 @@ class Users:
         await self._update(principal, principal.user.id, change)
 
     async def _update(self, principal: Principal, user_id: int, change: UserChange) -> None:
-        async with self._locks.hold(user_id):
-            old = await self._stored(user_id)
+        async def changed(old: User) -> User:
             privileged = (change.login, change.role, change.status, change.all_types)
             own = principal.user is not None and principal.user.id == user_id
             beyond = any(field is not None for field in privileged) or (old.is_admin and not own)
@@ -128,22 +145,9 @@ class Users:
             if change.password:
                 self._check_password(change.password)
                 password = await self._passwords.hash(change.password)
-            await self._save(
-                msgspec.structs.replace(
-                    old,
-                    login=old.login if change.login is None else change.login,
-                    password=password,
-                    role=old.role if change.role is None else Role(change.role),
-                    status=old.status if change.status is None else Status(change.status),
-                    data=old.data if change.data is None else change.data,
-                    intro_reviewed=(
-                        old.intro_reviewed
-                        if change.intro_reviewed is None
-                        else change.intro_reviewed
-                    ),
-                    all_types=old.all_types if change.all_types is None else change.all_types,
-                )
-            )
+            return _changed(old, change, password)
+
+        await self._rewrite(user_id, changed)
 
     async def delete(self, principal: Principal, user_id: int) -> None:
         """Delete a user. :raises Denied: ``"self"``: its own account. :raises NotFound:"""
@@ -193,8 +197,8 @@ class Users:
         """
         network = kind is GroupKind.NETWORK
         principal.require(Action.NETWORK_MANAGE if network else Action.TYPE_MANAGE)
-        async with self._locks.hold(user_id):
-            user = await self._stored(user_id)
+
+        async def changed(user: User) -> User:
             if not network and user.all_types:
                 raise Denied("all types")
             if await self._store.group(kind, group_id) is None:
@@ -202,15 +206,19 @@ class Users:
             field = "networks" if network else "types"
             members = user.networks if network else user.types
             members = members | {group_id} if member else members - {group_id}
-            await self._save(msgspec.structs.replace(user, **{field: members}))
+            return msgspec.structs.replace(user, **{field: members})
+
+        await self._rewrite(user_id, changed)
 
     async def open_all_types(self, principal: Principal, user_id: int, opened: bool) -> None:
         """Open all device types to a user, which clears its own list, or only those on it."""
         principal.require(Action.TYPE_MANAGE)
-        async with self._locks.hold(user_id):
-            user = await self._stored(user_id)
+
+        async def changed(user: User) -> User:
             types = frozenset[int]() if opened else user.types
-            await self._save(msgspec.structs.replace(user, all_types=opened, types=types))
+            return msgspec.structs.replace(user, all_types=opened, types=types)
+
+        await self._rewrite(user_id, changed)
 
     # For authentication
 
@@ -226,33 +234,36 @@ class Users:
         """Return a user."""
         return await self._registry.user(user_id)
 
-    async def note_login(self, user_id: int, **fields: object) -> None:
-        """Record what a login changes: ``last_login``, ``attempts``, ``status``."""
-        async with self._locks.hold(user_id):
-            user = await self._store.user(user_id)
-            if user is not None:
-                await self._save(msgspec.structs.replace(user, **fields))
+    async def note_login(self, user_id: int, at: int) -> None:
+        """Record that a user came in at ``at`` (ms)."""
+        self._noted(await self._store.note_login(user_id, at))
+
+    async def forget_attempts(self, user_id: int) -> User | None:
+        """Count wrong passwords from 0 again; return the user as it is now, None: it is gone."""
+        return self._noted(await self._store.forget_attempts(user_id))
 
     async def count_attempt(self, user_id: int, most: int) -> User | None:
         """Count a wrong password; at ``most`` of them the user is locked and the count reset.
 
         :return: the user, or None: there is no active one, and nothing was counted.
         """
-        async with self._locks.hold(user_id):
-            user = await self._store.user(user_id)
-            if user is None or user.status is not Status.ACTIVE:
-                return None
-            if user.attempts + 1 >= most:
-                locked = msgspec.structs.replace(user, attempts=0, status=Status.LOCKED)
-                return await self._save(locked)
-            return await self._save(msgspec.structs.replace(user, attempts=user.attempts + 1))
+        return self._noted(await self._store.count_attempt(user_id, most))
+
+    def _noted(self, user: User | None) -> User | None:
+        if user is not None:
+            self._registry.keep_user(user)
+        return user
 
     async def renew_hash(self, user_id: int, old: str, new: str) -> None:
-        """Replace the hash of a password by a better one, unless it was changed meanwhile."""
-        async with self._locks.hold(user_id):
-            user = await self._store.user(user_id)
-            if user is not None and user.password == old:
-                await self._save(msgspec.structs.replace(user, password=new))
+        """Replace the hash of a password by a better one, unless it was changed meanwhile.
+
+        :raises NotFound: the user is gone.
+        """
+
+        async def renewed(user: User) -> User:
+            return msgspec.structs.replace(user, password=new) if user.password == old else user
+
+        await self._rewrite(user_id, renewed)
 
     async def _existing(self, user_id: int) -> User:
         user = await self._registry.user(user_id)
@@ -267,10 +278,20 @@ class Users:
             raise NotFound("user", user_id)
         return user
 
-    async def _save(self, user: User) -> User:
-        saved = await self._store.save_user(user)
-        self._registry.keep_user(saved)
-        return saved
+    async def _rewrite(self, user_id: int, change: Callable[[User], Awaitable[User]]) -> None:
+        """Make a change of a user that rests on how it is. :raises NotFound:
+
+        :param change: returns what becomes of the user; called again if that changes meanwhile.
+        """
+
+        async def rewrite() -> None:
+            user = await self._stored(user_id)
+            changed = await change(user)
+            if changed is not user:
+                self._registry.keep_user(await self._store.save_user(changed, user))
+
+        async with self._locks.hold(user_id):
+            await undisturbed(rewrite)
 
     async def _groups(self, kind: GroupKind, ids: frozenset[int] | None) -> builtins.list[Group]:
         return await self._store.groups(kind, GroupQuery(ids=ids))

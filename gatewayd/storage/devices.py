@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from gatewayd.core.model import Device
 from gatewayd.core.queries import DeviceQuery, Order
-from gatewayd.errors import Invalid, NotFound
+from gatewayd.errors import Conflict, Invalid, NotFound
 from gatewayd.storage.journal import Journal
 
 _COLUMNS = "d.uid, d.id, d.name, d.network, d.type, d.data, d.blocked"
@@ -40,8 +42,11 @@ def get(db: sqlite3.Connection, device_id: str) -> Device | None:
     return None if row is None else _device(row)
 
 
-def save(journal: Journal, device: Device) -> Device:
-    """Insert or update a device. :raises Invalid: :raises NotFound:"""
+def save(journal: Journal, device: Device, was: Device | None = None) -> Device:
+    """Insert a device, or change the one that was read as ``was``.
+
+    :raises Conflict: :raises Invalid: :raises NotFound:
+    """
     db = journal.db
     for field, table, key in (
         ("network", "network", device.network),
@@ -50,34 +55,37 @@ def save(journal: Journal, device: Device) -> Device:
         if db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (key,)).fetchone() is None:
             raise Invalid("device", field, key, "unknown")
     values = (device.name, device.network, device.type, device.data, int(device.blocked))
-    if device.uid == 0:
-        known = get(db, device.id)
-        if known is not None:  # two connections registered it at once: the later one updates
-            return save(journal, _with_uid(device, known))
-        uid = db.execute(
-            "INSERT INTO device (name, network, type, data, blocked, id, id_fold) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*values, device.id, device.id.upper()),
-        ).lastrowid
-        db.execute("INSERT INTO stream (uid) VALUES (?)", (uid,))
-    else:
-        uid = device.uid
-        changed = db.execute(
-            "UPDATE device SET name = ?, network = ?, type = ?, data = ?, blocked = ? "
-            "WHERE uid = ?",
-            (*values, uid),
-        ).rowcount
-        if not changed:
-            raise NotFound("device", device.id)
+    if was is None:
+        return _register(db, device, values)
+    known = _by_uid(db, was.uid)
+    if known is None:
+        raise NotFound("device", was.id)
+    if known != was:
+        raise Conflict("version")
+    db.execute(
+        "UPDATE device SET name = ?, network = ?, type = ?, data = ?, blocked = ? WHERE uid = ?",
+        (*values, was.uid),
+    )
+    return msgspec.structs.replace(device, uid=was.uid, id=was.id)
+
+
+def _register(db: sqlite3.Connection, device: Device, values: tuple[Any, ...]) -> Device:
+    """Insert a device with its timeline."""
+    if get(db, device.id) is not None:
+        raise Conflict("version")
+    uid = db.execute(
+        "INSERT INTO device (name, network, type, data, blocked, id, id_fold) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*values, device.id, device.id.upper()),
+    ).lastrowid
+    assert uid is not None
+    db.execute("INSERT INTO stream (uid) VALUES (?)", (uid,))
+    return msgspec.structs.replace(device, uid=uid)
+
+
+def _by_uid(db: sqlite3.Connection, uid: int) -> Device | None:
     row = db.execute(f"SELECT {_COLUMNS} FROM device d WHERE d.uid = ?", (uid,)).fetchone()
-    return _device(row)
-
-
-def _with_uid(device: Device, known: Device) -> Device:
-    return Device(
-        uid=known.uid, id=known.id, name=device.name, network=device.network, type=device.type,
-        data=device.data, blocked=device.blocked,
-    )  # fmt: skip
+    return None if row is None else _device(row)
 
 
 def delete(journal: Journal, uid: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gatewayd.core.model import Device, Group, GroupKind
 from gatewayd.core.queries import GroupQuery
-from gatewayd.errors import Duplicate, NotEmpty, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotEmpty, NotFound
 from gatewayd.storage import devices
 from gatewayd.storage.journal import Journal
 
@@ -76,15 +76,21 @@ def insert(journal: Journal, kind: GroupKind, name: str, description: str | None
     return Group(id=group_id, name=name, description=description)
 
 
-def update(journal: Journal, kind: GroupKind, group: Group) -> None:
-    """Update it. :raises NotFound: :raises Duplicate:"""
-    _check_name(journal.db, kind, group.name, group.id)
-    changed = journal.db.execute(
+def update(journal: Journal, kind: GroupKind, group: Group, was: Group) -> None:
+    """Change the one that was read as ``was``.
+
+    :raises Conflict: :raises NotFound: :raises Duplicate:
+    """
+    _check_name(journal.db, kind, group.name, was.id)
+    known = get(journal.db, kind, was.id)
+    if known is None:
+        raise NotFound(kind.value, was.id)
+    if known != was:
+        raise Conflict("version")
+    journal.db.execute(
         f"UPDATE {_TABLE[kind]} SET name = ?, description = ? WHERE id = ?",
-        (group.name, group.description, group.id),
-    ).rowcount
-    if not changed:
-        raise NotFound(kind.value, group.id)
+        (group.name, group.description, was.id),
+    )
 
 
 def delete(journal: Journal, kind: GroupKind, group_id: int, force: bool) -> list[Device]:

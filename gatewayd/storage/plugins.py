@@ -9,11 +9,12 @@ import msgspec
 
 from gatewayd.core.model import Plugin, PluginFilter, PluginStatus
 from gatewayd.core.queries import PluginQuery
-from gatewayd.errors import NotFound
+from gatewayd.errors import Conflict, NotFound
 from gatewayd.storage import devices
 from gatewayd.storage.journal import Journal
 
 _FIELDS = "name, description, topic, filter, status, subscription, user, parameters"
+_CHANGING = "name, description, filter, status, subscription, parameters"
 
 
 def _plugin(row: tuple[Any, ...]) -> Plugin:
@@ -66,25 +67,33 @@ def count(db: sqlite3.Connection, query: PluginQuery) -> int:
     return result
 
 
-def save(journal: Journal, plugin: Plugin) -> Plugin:
-    """Insert or update a plugin. :raises NotFound:"""
+def save(journal: Journal, plugin: Plugin, was: Plugin | None = None) -> Plugin:
+    """Insert a plugin, or change the one that was read as ``was``.
+
+    :raises Conflict: :raises NotFound:
+    """
     db = journal.db
-    if db.execute("SELECT 1 FROM user WHERE id = ?", (plugin.user,)).fetchone() is None:
-        raise NotFound("user", plugin.user)
     values = (
-        plugin.name, plugin.description, plugin.topic, msgspec.json.encode(plugin.filter),
-        int(plugin.status), plugin.subscription, plugin.user, plugin.parameters,
+        plugin.name, plugin.description, msgspec.json.encode(plugin.filter), int(plugin.status),
+        plugin.subscription, plugin.parameters,
     )  # fmt: skip
-    if plugin.id == 0:
+    if was is None:
+        if db.execute("SELECT 1 FROM user WHERE id = ?", (plugin.user,)).fetchone() is None:
+            raise NotFound("user", plugin.user)
         plugin_id = db.execute(
-            f"INSERT INTO plugin ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+            f"INSERT INTO plugin ({_CHANGING}, topic, user) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, plugin.topic, plugin.user),
         ).lastrowid
         assert plugin_id is not None
         return msgspec.structs.replace(plugin, id=plugin_id)
-    sets = ", ".join(f"{field} = ?" for field in _FIELDS.split(", "))
-    if not db.execute(f"UPDATE plugin SET {sets} WHERE id = ?", (*values, plugin.id)).rowcount:
-        raise NotFound("plugin", plugin.topic)
-    return plugin
+    row = db.execute(f"SELECT id, {_FIELDS} FROM plugin WHERE id = ?", (was.id,)).fetchone()
+    if row is None:
+        raise NotFound("plugin", was.topic)
+    if _plugin(row) != was:
+        raise Conflict("version")
+    sets = ", ".join(f"{field} = ?" for field in _CHANGING.split(", "))
+    db.execute(f"UPDATE plugin SET {sets} WHERE id = ?", (*values, was.id))
+    return msgspec.structs.replace(plugin, id=was.id, topic=was.topic, user=was.user)
 
 
 def delete(journal: Journal, plugin_id: int) -> bool:

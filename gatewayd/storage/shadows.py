@@ -21,8 +21,11 @@ _VALUES = Insert(
     "WHERE excluded.seq > seq OR (excluded.seq = seq AND excluded.value IS NULL)",
 )
 _STATES = Insert(
-    "INSERT OR REPLACE INTO connection_state (stream, connected, stamp, heard, sequence)",
+    "INSERT INTO connection_state (stream, connected, stamp, heard, sequence)",
     "(?,?,?,?,?)",
+    "ON CONFLICT (stream) DO UPDATE SET connected = excluded.connected, stamp = excluded.stamp, "
+    "heard = excluded.heard, sequence = max(sequence, excluded.sequence) "
+    "WHERE excluded.heard >= heard",
 )
 _STATE = "SELECT stream, connected, stamp, heard, sequence FROM connection_state"
 

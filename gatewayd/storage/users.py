@@ -7,11 +7,13 @@ from typing import Any
 
 from gatewayd.core.model import Role, Status, User
 from gatewayd.core.queries import UserQuery
-from gatewayd.errors import Duplicate, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotFound
 from gatewayd.storage import devices
 from gatewayd.storage.journal import Journal
 
 _FIELDS = "login, role, status, password, last_login, attempts, data, intro_reviewed, all_types"
+#: What is not changed by logins.
+_ACCOUNT = "login, role, status, password, data, intro_reviewed, all_types"
 _LINKS = (("user_network", "network"), ("user_device_type", "device_type"))
 
 
@@ -80,31 +82,49 @@ def count(db: sqlite3.Connection, query: UserQuery) -> int:
     return result
 
 
-def save(journal: Journal, user: User) -> User:
-    """Insert or update a user. :raises Duplicate: :raises NotFound:"""
+def save(journal: Journal, user: User, was: User | None = None) -> User:
+    """Insert a user, or change the one that was read as ``was``.
+
+    :raises Conflict: :raises Duplicate: :raises NotFound:
+    """
     db = journal.db
     row = db.execute("SELECT id FROM user WHERE login = ?", (user.login,)).fetchone()
-    if row is not None and row[0] != user.id:
+    if row is not None and (was is None or row[0] != was.id):
         raise Duplicate("user", user.login)
-    values = (
-        user.login, int(user.role), int(user.status), user.password, user.last_login,
-        user.attempts, user.data, int(user.intro_reviewed), int(user.all_types),
-    )  # fmt: skip
-    if user.id == 0:
-        user_id = db.execute(
-            f"INSERT INTO user ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values
-        ).lastrowid
-        assert user_id is not None
-    else:
-        user_id = user.id
-        sets = ", ".join(f"{field} = ?" for field in _FIELDS.split(", "))
-        if not db.execute(f"UPDATE user SET {sets} WHERE id = ?", (*values, user_id)).rowcount:
-            raise NotFound("user", user_id)
+    user_id = _insert(db, user) if was is None else _change(db, user, was)
     for (table, column), members in zip(_LINKS, (user.networks, user.types), strict=True):
         _link(db, table, column, user_id, members)
     saved = get(db, user_id)
     assert saved is not None
     return saved
+
+
+def _insert(db: sqlite3.Connection, user: User) -> int:
+    user_id = db.execute(
+        f"INSERT INTO user ({_ACCOUNT}, last_login, attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*_account(user), user.last_login, user.attempts),
+    ).lastrowid
+    assert user_id is not None
+    return user_id
+
+
+def _change(db: sqlite3.Connection, user: User, was: User) -> int:
+    """Change what is no link. :raises Conflict: :raises NotFound:"""
+    known = get(db, was.id)
+    if known is None:
+        raise NotFound("user", was.id)
+    if not known.is_as(was):
+        raise Conflict("version")
+    sets = ", ".join(f"{field} = ?" for field in _ACCOUNT.split(", "))
+    db.execute(f"UPDATE user SET {sets} WHERE id = ?", (*_account(user), was.id))
+    return was.id
+
+
+def _account(user: User) -> tuple[Any, ...]:
+    return (
+        user.login, int(user.role), int(user.status), user.password, user.data,
+        int(user.intro_reviewed), int(user.all_types),
+    )  # fmt: skip
 
 
 def _link(
@@ -118,6 +138,31 @@ def _link(
         if db.execute(f"SELECT 1 FROM {column} WHERE id = ?", (new,)).fetchone() is None:
             raise NotFound("device type" if column == "device_type" else column, new)
         db.execute(f"INSERT INTO {table} (user, {column}) VALUES (?, ?)", (user, new))
+
+
+def note_login(journal: Journal, user_id: int, at: int) -> User | None:
+    """Record that a user came in, unless it came later."""
+    journal.db.execute(
+        "UPDATE user SET last_login = max(coalesce(last_login, ?1), ?1) WHERE id = ?2",
+        (at, user_id),
+    )
+    return get(journal.db, user_id)
+
+
+def count_attempt(journal: Journal, user_id: int, most: int) -> User | None:
+    """Count a wrong password; at ``most`` the user is locked. None: there is no active one."""
+    counted = journal.db.execute(
+        "UPDATE user SET attempts = iif(attempts + 1 >= ?1, 0, attempts + 1), "
+        "status = iif(attempts + 1 >= ?1, ?2, status) WHERE id = ?3 AND status = ?4",
+        (most, int(Status.LOCKED), user_id, int(Status.ACTIVE)),
+    ).rowcount
+    return get(journal.db, user_id) if counted else None
+
+
+def forget_attempts(journal: Journal, user_id: int) -> User | None:
+    """Count wrong passwords from 0 again."""
+    journal.db.execute("UPDATE user SET attempts = 0 WHERE id = ?", (user_id,))
+    return get(journal.db, user_id)
 
 
 def delete(journal: Journal, user_id: int) -> bool:

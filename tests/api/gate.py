@@ -12,6 +12,7 @@ import pytest
 
 from gatewayd.storage.journal import Journal
 from gatewayd.storage.pg.link import Link
+from gatewayd.storage.pg.telling import _TOLD
 from gatewayd.storage.postgres import Refused
 from tests.api.scene import turn, until
 from tests.harness import PATIENCE
@@ -40,8 +41,11 @@ class Gate:
         self.opened = threading.Event()
         where, function = _place(name)
         original = getattr(where, function)
-        held = self._in_reactor if ON_POSTGRESQL else self._in_thread
-        patch.setattr(where, function, held(original, after))
+        hold = self._in_reactor if ON_POSTGRESQL else self._in_thread
+        held = hold(original, after)
+        patch.setattr(where, function, held)
+        if original in _TOLD:
+            patch.setitem(_TOLD, held, _TOLD[original])
 
     def _in_thread(self, original: Callable[..., Any], after: bool) -> Callable[..., Any]:
         def held(*arguments: Any) -> Any:

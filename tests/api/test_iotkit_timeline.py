@@ -281,7 +281,7 @@ async def test_presence(kit: Kit) -> None:
     assert [event.kind for event in events] == [
         Kind.ATTACHED, Kind.ATTACHED, Kind.DETACHED, Kind.DETACHED,
     ]  # fmt: skip
-    assert {event.body for event in events} == {b'{"protocol":"iotkit"}'}
+    assert {json.loads(event.body or b"{}")["protocol"] for event in events} == {"iotkit"}
     assert {event.device for event in events} == {"D"}
 
 

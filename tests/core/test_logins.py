@@ -65,7 +65,7 @@ async def test_unknown_login_costs_as_much(bench: Bench, core: Core, case: str) 
     elif case == "locked":
         await core.users.update(bench.admin, user.id, UserChange(status=int(Status.LOCKED)))
     elif case == "no password":
-        await bench.store.save_user(msgspec.structs.replace(user, password=""))
+        await bench.store.save_user(msgspec.structs.replace(user, password=""), user)
     login = "nobody" if case == "unknown" else "client"
     await bench.settle()
     bench.threads.calls.clear()
@@ -88,21 +88,21 @@ async def test_wrong_password_is_answered_before_it_is_counted(
 ) -> None:
     """The answer to a wrong password does not wait for a write, which only a known login needs."""
     await bench.user()
-    bench.gate.hold("save_user")
+    bench.gate.hold("count_attempt")
     assert await refused(core.authentication.login(login, WRONG)) == "password"
-    await bench.gate.release("save_user")
+    await bench.gate.release("count_attempt")
 
 
 @bounded
 async def test_count_that_cannot_be_kept(bench: Bench, core: Core) -> None:
     """A wrong password that cannot be counted has the usual answer; the log tells of it."""
     user = await bench.user()
-    bench.gate.fail("save_user", Unavailable("full"))
+    bench.gate.fail("count_attempt", Unavailable("full"))
     with capturedLogs() as logged:
         assert await refused(core.authentication.login("client", WRONG)) == "password"
         await bench.settle()
     assert ["not counted" in entry["log_format"] for entry in logged] == [True]
-    bench.gate.fail("save_user", None)
+    bench.gate.fail("count_attempt", None)
     assert await refused(core.authentication.login("client", WRONG)) == "password"
     assert (await stored(bench, user)).attempts == 1
 
@@ -211,7 +211,7 @@ async def test_most_attempts_are_configured(bench: Bench, core: Core) -> None:
 async def test_outdated_hash_is_renewed(bench: Bench, core: Core, old: str) -> None:
     """The first good login replaces an outdated hash, once; a wrong one does not."""
     user = await bench.user()
-    await bench.store.save_user(msgspec.structs.replace(user, password=old))
+    await bench.store.save_user(msgspec.structs.replace(user, password=old), user)
     login = core.authentication.login
     assert await refused(login("client", WRONG)) == "password"
     assert (await stored(bench, user)).password == old
@@ -231,7 +231,7 @@ async def test_outdated_hash_is_renewed(bench: Bench, core: Core, old: str) -> N
 async def test_outdated_hash_of_inactive_user(bench: Bench, core: Core) -> None:
     """The hash of a user that may not act stays as it is."""
     user = await bench.user()
-    await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE))
+    await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
     await core.users.update(bench.admin, user.id, UserChange(status=int(Status.LOCKED)))
     assert await refused(core.authentication.login("client", PASSWORD)) == "inactive"
     assert (await stored(bench, user)).password == DEVICEHIVE
@@ -241,8 +241,7 @@ async def test_outdated_hash_of_inactive_user(bench: Bench, core: Core) -> None:
 async def test_hash_that_cannot_be_stored(bench: Bench, core: Core) -> None:
     """A login is good also when the better hash cannot be stored; the next one tries again."""
     user = await bench.user()
-    old = msgspec.structs.replace(user, password=DEVICEHIVE, last_login=START)
-    await bench.store.save_user(old)
+    old = await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
     bench.gate.fail("save_user", Unavailable("full"))
     with capturedLogs() as logged:
         await core.authentication.login("client", PASSWORD)
@@ -258,8 +257,7 @@ async def test_hash_that_cannot_be_stored(bench: Bench, core: Core) -> None:
 async def test_password_changed_while_hash_is_renewed(bench: Bench, core: Core) -> None:
     """A password that is changed while the old one's hash is renewed stays changed."""
     user = await bench.user()
-    old = msgspec.structs.replace(user, password=DEVICEHIVE, last_login=START)
-    await bench.store.save_user(old)
+    old = await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
     changed = hash_password("another one")
     bench.threads.holding = True
     entering = Deferred.fromCoroutine(core.authentication.login("client", PASSWORD))
@@ -268,7 +266,7 @@ async def test_password_changed_while_hash_is_renewed(bench: Bench, core: Core) 
     bench.threads.step()
     await bench.settle()
     assert bench.threads.calls[-1] == "hash_password"
-    await bench.store.save_user(msgspec.structs.replace(old, password=changed))
+    await bench.store.save_user(msgspec.structs.replace(old, password=changed), old)
     bench.threads.release()
     await entering
     assert (await stored(bench, user)).password == changed

@@ -266,7 +266,7 @@ async def test_changed_at_once(bench: Bench, core: Core) -> None:
         *(users.assign(admin, GroupKind.NETWORK, user.id, network, True) for network in networks),
         users.update(admin, user.id, UserChange(login="other")),
         users.update(admin, user.id, UserChange(data=b"{}")),
-        users.note_login(user.id, last_login=7),
+        users.note_login(user.id, 7),
         users.open_all_types(admin, user.id, False),
         *(users.count_attempt(user.id, 10) for _ in range(3)),
     ]

@@ -92,6 +92,8 @@ class Client:
                 continue
             await line.gone
             self._line = None
+            if self._stopping:
+                return
             # Long enough that there is something to catch up with.
             await deferLater(reactor, self.pause)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from tests.api.web import request
@@ -124,8 +125,7 @@ class Nodes:
 
     async def end(self) -> None:
         """Leave no process behind."""
-        for leave in self.leavers:
-            await leave()
+        await DeferredList([Deferred.fromCoroutine(_leaving(leave)) for leave in self.leavers])
         for node in self.nodes:
             await node.end()
         self.server.destroy()
@@ -178,3 +178,7 @@ class Nodes:
                 await deferLater(reactor, 0.05)
             else:
                 return
+
+
+async def _leaving(leave: Callable[[], Awaitable[None]]) -> None:
+    await leave()

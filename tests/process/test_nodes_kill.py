@@ -25,7 +25,7 @@ LEASE = 10
 class Attached(Actor):
     """A device that only stays connected, and answers its commands.
 
-    :ivar attached: whether it is, as far as it knows.
+    :ivar attached: whether it is, as far as it knows. :ivar times: how often it was.
     """
 
     path = "/device"
@@ -34,6 +34,7 @@ class Attached(Actor):
     def __init__(self, door: Door, token: str, chance: random.Random, device: str) -> None:
         self.device = device
         self.attached = False
+        self.times = 0
         super().__init__(door, token, chance)
 
     def connected(self, line: Line) -> None:
@@ -57,6 +58,7 @@ class Attached(Actor):
             line.send({"action": "command/subscribe", "requestId": "s"})
         elif message["action"] == "command/subscribe" and message["status"] == "success":
             self.attached = True
+            self.times += 1
         elif message["action"] == "command/insert":
             number = message["command"]["id"]
             self.send(
@@ -118,6 +120,7 @@ async def check(nodes: Nodes) -> None:
     await until(lambda: len(acknowledged) > before + 300, "nothing is acknowledged any more")
     await until(lambda: all(each.attached for each in devices), "the devices do not come back")
     back = reactor.seconds() - killed
+    assert all(each.times > 1 for each in devices)
     for name in names:
         command = {"command": "ping"}
         await succeed(admin, "command/insert", deviceId=name, command=command)
@@ -141,5 +144,3 @@ async def check(nodes: Nodes) -> None:
         await subscriber.wait(set(tags))
         assert [tag for _, tag, _ in subscriber.seen] == tags, "missed or saw twice"
         await subscriber.stop()
-    for device in devices:
-        await device.stop()

@@ -58,12 +58,14 @@ class AppendConformance:
         events: list[Deferred[Event]] = []
         other: list[Deferred[Any]] = []
         for number in range(800):
-            device = devices[number * number % 4 + (number % 7 == 0)]
+            place = number * number % 4 + (number % 7 == 0)
+            device = devices[place]
             events.append(rig.note(device, f"n{number}"))
             if number % 50 == 0:
                 other.append(rig.store.put_setting("s", str(number)))
                 other.append(rig.store.insert_group(GroupKind.NETWORK, f"n{number}", None))
-                other.append(rig.store.save_device(msgspec.structs.replace(device, name="x")))
+                devices[place] = msgspec.structs.replace(device, name=str(number))
+                other.append(rig.store.save_device(devices[place], device))
         answered = await together(events)
         await together(other)
         assert [event.name for event in answered] == [f"n{number}" for number in range(800)]

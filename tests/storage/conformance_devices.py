@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from twisted.internet.defer import DeferredList
 
 from gatewayd.core.model import Device, GroupKind, Kind
 from gatewayd.core.queries import DeviceQuery, Filter, Listing, Order, Pending
-from gatewayd.errors import Invalid, NotFound
+from gatewayd.errors import Conflict, Invalid, NotFound
 from tests.storage.store_bench import ALL, START, Rig, bounded, together
 
 #: What has a meaning in LIKE, GLOB or regular expressions.
@@ -59,26 +60,53 @@ class DeviceConformance:
         changed = msgspec.structs.replace(
             device, name="x", data=None, blocked=True, network=network, type=type_
         )
-        assert await rig.store.save_device(changed) == changed
+        assert await rig.store.save_device(changed, device) == changed
         assert await rig.store.device("d") == changed
+        unknown = msgspec.structs.replace(device, uid=device.uid + 9)
         with pytest.raises(NotFound):
-            await rig.store.save_device(msgspec.structs.replace(device, uid=device.uid + 9))
+            await rig.store.save_device(unknown, unknown)
+
+    @bounded
+    async def test_device_changed_meanwhile(self, rig: Rig) -> None:
+        """Who read a device before another changed any of it is refused, and changes nothing."""
+        network = await rig.another(GroupKind.NETWORK, "other")
+        type_ = await rig.another(GroupKind.DEVICE_TYPE, "other")
+        was = await rig.device("D")
+        changes: list[dict[str, Any]] = [
+            {"name": "x\x00"}, {"data": b'"\x00"'}, {"data": b""}, {"data": None},
+            {"blocked": True}, {"network": network}, {"type": type_},
+        ]  # fmt: skip
+        for fields in changes:
+            now = await rig.store.save_device(msgspec.structs.replace(was, **fields), was)
+            with pytest.raises(Conflict) as caught:
+                await rig.store.save_device(msgspec.structs.replace(was, name="undone"), was)
+            assert caught.value.reason == "version"
+            assert await rig.store.device("D") == now
+            assert await rig.store.save_device(now, now) == now
+            was = now
+
+    @bounded
+    async def test_device_changed_at_once(self, rig: Rig) -> None:
+        """Of several who start from one reading, one changes the device."""
+        was = await rig.device("D")
+        drafts = [msgspec.structs.replace(was, name=str(number)) for number in range(9)]
+        saving = [rig.store.save_device(draft, was) for draft in drafts]
+        results = await DeferredList(saving, consumeErrors=True)
+        saved = [device for succeeded, device in results if succeeded]
+        assert saved == [await rig.store.device("D")]
 
     @bounded
     async def test_device_registered_twice(self, rig: Rig) -> None:
-        """Ids that differ in case are one device: the second registration updates the first."""
+        """Ids that differ in case are one device: the second registration is refused."""
         first = await rig.device("Dev", name="1")
         await rig.note(first)
-        second, third = await together(
-            [
-                rig.store.save_device(msgspec.structs.replace(first, uid=0, id=name, name=name))
-                for name in ("dEV", "DEV")
-            ]
-        )
-        assert (second.uid, second.id, second.name) == (first.uid, "Dev", "dEV")
-        assert await rig.store.device("dev") == third
+        for name in ("dEV", "DEV", "Dev"):
+            with pytest.raises(Conflict) as caught:
+                await rig.device(name, name=name)
+            assert caught.value.reason == "version"
+        assert await rig.store.device("dev") == first
         assert await rig.store.count_devices(DeviceQuery()) == 1
-        assert (await rig.note(third)).seq == 2
+        assert (await rig.note(first)).seq == 2
 
     @bounded
     async def test_device_unknown_groups(self, rig: Rig) -> None:
@@ -88,7 +116,7 @@ class DeviceConformance:
             for uid, device_id in ((0, "new"), (device.uid, "known")):
                 draft = msgspec.structs.replace(device, uid=uid, id=device_id, **fields)
                 with pytest.raises(Invalid) as caught:
-                    await rig.store.save_device(draft)
+                    await rig.store.save_device(draft, device if uid else None)
                 assert (caught.value.field, caught.value.value) == (name, 999)
         assert await rig.store.devices(DeviceQuery()) == [device]
 
@@ -161,7 +189,7 @@ class DeviceConformance:
         for hashed in ("one", "two"):
             await rig.store.set_device_key(device.uid, hashed)
             assert await rig.store.device_key(device.uid) == hashed
-        await rig.store.save_device(msgspec.structs.replace(device, name="new"))
+        await rig.store.save_device(msgspec.structs.replace(device, name="new"), device)
         await rig.place.reopen()
         assert await rig.store.device_key(device.uid) == "two"
         await rig.store.delete_device(device.uid)

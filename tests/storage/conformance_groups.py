@@ -6,7 +6,7 @@ import pytest
 
 from gatewayd.core.model import Device, Group, GroupKind
 from gatewayd.core.queries import DeviceQuery, GroupQuery, Order
-from gatewayd.errors import Duplicate, NotEmpty, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotEmpty, NotFound
 from tests.storage.conformance_devices import ODD_NAMES, PATTERNS
 from tests.storage.store_bench import Rig, bounded, together
 
@@ -41,8 +41,8 @@ class GroupConformance:
             await rig.store.insert_group(kind, "1", None)
         assert (caught.value.kind, caught.value.key) == (kind.value, "1")
         with pytest.raises(Duplicate):
-            await rig.store.update_group(kind, Group(id=second.id, name="1"))
-        await rig.store.update_group(kind, Group(id=first.id, name="1", description="new"))
+            await rig.store.update_group(kind, Group(id=second.id, name="1"), second)
+        await rig.store.update_group(kind, Group(id=first.id, name="1", description="new"), first)
         assert await rig.store.group(kind, first.id) == Group(
             id=first.id, name="1", description="new"
         )
@@ -62,10 +62,23 @@ class GroupConformance:
 
     @both_kinds
     @bounded
+    async def test_group_changed_meanwhile(self, rig: Rig, kind: GroupKind) -> None:
+        """Who read a group before another changed it is refused, and changes nothing."""
+        was = await rig.store.insert_group(kind, "N", None)
+        for changed in (Group(id=was.id, name="M"), Group(id=was.id, name="M", description="d")):
+            await rig.store.update_group(kind, changed, was)
+            with pytest.raises(Conflict) as caught:
+                await rig.store.update_group(kind, Group(id=was.id, name="other"), was)
+            assert caught.value.reason == "version"
+            assert await rig.store.group(kind, was.id) == changed
+            was = changed
+
+    @both_kinds
+    @bounded
     async def test_group_unknown(self, rig: Rig, kind: GroupKind) -> None:
         """Updating or deleting a group that does not exist is refused."""
         with pytest.raises(NotFound) as caught:
-            await rig.store.update_group(kind, Group(id=999, name="x"))
+            await rig.store.update_group(kind, Group(id=999, name="y"), Group(id=999, name="x"))
         assert (caught.value.kind, caught.value.key) == (kind.value, 999)
         for force in (False, True):
             with pytest.raises(NotFound):

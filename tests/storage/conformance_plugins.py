@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.core.model import Kind, Plugin, PluginFilter, PluginStatus, Role, User
 from gatewayd.core.queries import Order, PluginQuery
-from gatewayd.errors import NotFound
+from gatewayd.errors import Conflict, NotFound
 from tests.storage.conformance_devices import ODD_NAMES, PATTERNS
 from tests.storage.store_bench import START, Rig, bounded, together
 
@@ -60,9 +60,26 @@ class PluginConformance:
             plugin, name="new", description=None, filter=PluginFilter(device="D"),
             status=PluginStatus.INACTIVE, subscription=None, parameters=None,
         )  # fmt: skip
-        assert await rig.store.save_plugin(changed) == changed
+        assert await rig.store.save_plugin(changed, plugin) == changed
         assert await rig.store.plugin(plugin.topic) == changed
         assert await rig.store.plugin(other.topic) == other
+
+    @bounded
+    async def test_plugin_changed_meanwhile(self, rig: Rig) -> None:
+        """Who read a plugin before another changed any of it is refused, and changes nothing."""
+        was = await rig.store.save_plugin(draft(await owner(rig)))
+        names = frozenset({"a", "b", "c", "d"})  # which are kept in any order
+        changes: list[dict[str, Any]] = [
+            {"filter": PluginFilter(names=names)}, {"name": "x"}, {"description": ""},
+            {"status": PluginStatus.ACTIVE, "subscription": START}, {"parameters": b"{}"},
+        ]  # fmt: skip
+        for fields in changes:
+            now = await rig.store.save_plugin(msgspec.structs.replace(was, **fields), was)
+            with pytest.raises(Conflict) as caught:
+                await rig.store.save_plugin(msgspec.structs.replace(was, name="undone"), was)
+            assert caught.value.reason == "version"
+            assert await rig.store.plugin(was.topic) == now
+            was = now
 
     @bounded
     async def test_plugin_gone(self, rig: Rig) -> None:
@@ -71,7 +88,7 @@ class PluginConformance:
         assert await rig.store.delete_plugin(plugin.id)
         assert not await rig.store.delete_plugin(plugin.id)
         with pytest.raises(NotFound) as caught:
-            await rig.store.save_plugin(plugin)
+            await rig.store.save_plugin(plugin, plugin)
         assert (caught.value.kind, caught.value.key) == ("plugin", plugin.topic)
         assert await rig.store.plugin(plugin.topic) is None
         await rig.place.reopen()

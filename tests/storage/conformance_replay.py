@@ -93,7 +93,9 @@ class ReplayConformance:
         network = await rig.another(GroupKind.NETWORK, "new")
         device = await rig.device()
         before = await rig.note(device)
-        moved = await rig.store.save_device(msgspec.structs.replace(device, network=network))
+        moved = await rig.store.save_device(
+            msgspec.structs.replace(device, network=network), device
+        )
         after = await rig.note(moved)
         for group, found in ((rig.network, before), (network, after)):
             assert await rig.replay(Filter(kinds=ALL, networks=frozenset({group}))) == [found]

@@ -60,7 +60,7 @@ class TwinConformance:
             assert event.seq == version
             assert await rig.store.twin(device.uid) == twin(version)
         await rig.note(device)
-        await rig.store.save_device(msgspec.structs.replace(device, name="new"))
+        await rig.store.save_device(msgspec.structs.replace(device, name="new"), device)
         await rig.place.reopen()
         assert await rig.store.twin(device.uid) == twin(3)
         assert await rig.store.twin(other.uid) is None
@@ -261,17 +261,19 @@ class ConnectionStateConformance:
 
     @bounded
     async def test_connection_state(self, rig: Rig) -> None:
-        """The state that was kept last counts, for its device alone, whatever its times."""
+        """The state that was heard last counts, for its device alone, with the last sequence."""
         device, other = await rig.device("A"), await rig.device("B")
         assert await rig.store.connection_state(device.uid) is None
         assert await rig.store.connected() == []
         await keep(rig, state(other, sequence="0001"))
-        for kept in (
-            state(device, stamp=START + 5, heard=START + 9, sequence="000000001"),
-            state(device, connected=False, stamp=START, heard=START, sequence=""),
-            state(device, stamp=START - HOUR),
+        last = state(device, connected=False, stamp=START, heard=START + 10, sequence="000000002")
+        for said, kept in (
+            (first := state(device, stamp=START + 5, heard=START + 9, sequence="000000002"), first),
+            (state(device, connected=False, heard=START + 8), first),
+            (msgspec.structs.replace(last, sequence=""), last),
+            (latest := state(device, heard=START + 10, sequence="000000003"), latest),
         ):
-            await keep(rig, kept)
+            await keep(rig, said)
             for _ in range(2):
                 assert await rig.store.connection_state(device.uid) == kept
                 there = [state(other, sequence="0001")] + [kept] * kept.connected

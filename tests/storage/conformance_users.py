@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.core.model import GroupKind, Role, Status, User
 from gatewayd.core.queries import Order, UserQuery
-from gatewayd.errors import Duplicate, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotFound
 from tests.storage.conformance_devices import ODD_NAMES, PATTERNS
 from tests.storage.store_bench import START, Rig, bounded, together
 
@@ -43,15 +43,61 @@ class UserConformance:
 
     @bounded
     async def test_user_update(self, rig: Rig) -> None:
-        """Saving a known user replaces every field."""
+        """Saving a known user replaces every field but what logins change."""
         user = await rig.store.save_user(draft("U", networks=frozenset({rig.network}), data=b"1"))
         changed = msgspec.structs.replace(
             user, login="V", role=Role.ADMIN, data=None, networks=frozenset(),
-            types=frozenset({rig.type}), attempts=2, status=Status.DISABLED, all_types=False,
+            types=frozenset({rig.type}), status=Status.DISABLED, all_types=False, password="p",
+            intro_reviewed=True,
         )  # fmt: skip
-        assert await rig.store.save_user(changed) == changed
+        assert await rig.store.save_user(changed, user) == changed
         assert await rig.store.user_by_login("V") == changed
         assert await rig.store.user_by_login("U") is None
+
+    @bounded
+    async def test_user_changed_meanwhile(self, rig: Rig) -> None:
+        """Who read a user before another changed any of it is refused, and changes nothing."""
+        was = await rig.store.save_user(draft("U"))
+        changes: list[dict[str, Any]] = [
+            {"status": Status.LOCKED}, {"login": "V"}, {"role": Role.ADMIN}, {"password": "p"},
+            {"data": b""}, {"intro_reviewed": True}, {"all_types": False},
+            {"networks": frozenset({rig.network})}, {"types": frozenset({rig.type})},
+        ]  # fmt: skip
+        for fields in changes:
+            now = await rig.store.save_user(msgspec.structs.replace(was, **fields), was)
+            with pytest.raises(Conflict) as caught:
+                await rig.store.save_user(msgspec.structs.replace(was, data=b"undone"), was)
+            assert caught.value.reason == "version"
+            assert await rig.store.user(was.id) == now
+            was = now
+
+    @bounded
+    async def test_user_logins(self, rig: Rig) -> None:
+        """What a login changes is changed alone, and undone by no other change."""
+        networks = frozenset({rig.network})
+        was = await rig.store.save_user(draft("U", networks=networks, status=Status.DISABLED))
+        noted = msgspec.structs.replace(was, last_login=START)
+        assert await rig.store.note_login(was.id, START) == noted
+        assert await rig.store.note_login(was.id, START - 1) == noted  # it came late
+        changed = msgspec.structs.replace(noted, data=b"1", attempts=7)
+        saved = await rig.store.save_user(changed, was)
+        assert saved == msgspec.structs.replace(noted, data=b"1")
+        assert await rig.store.user(was.id) == saved
+
+    @bounded
+    async def test_user_attempts(self, rig: Rig) -> None:
+        """However many count at once, each attempt counts, and the last one locks."""
+        user = await rig.store.save_user(draft("U"))
+        counted = await together([rig.store.count_attempt(user.id, 3) for _ in range(2)])
+        assert [each and each.attempts for each in counted] == [1, 2]
+        assert await rig.store.forget_attempts(user.id) == user
+        counted = await together([rig.store.count_attempt(user.id, 3) for _ in range(4)])
+        locked = msgspec.structs.replace(user, status=Status.LOCKED)
+        assert counted[2:] == [locked, None]
+        assert await rig.store.forget_attempts(user.id) == locked
+        assert await rig.store.note_login(user.id, 1) == msgspec.structs.replace(
+            locked, last_login=1
+        )
 
     @bounded
     async def test_user_links_are_sets(self, rig: Rig) -> None:
@@ -60,12 +106,13 @@ class UserConformance:
         types = [await rig.another(GroupKind.DEVICE_TYPE, name) for name in "abc"]
         user = await rig.store.save_user(draft("U"))
         for chosen in ((0, 1), (1, 2), (2,), (), (0, 1, 2)):
+            was = user
             user = msgspec.structs.replace(
-                user,
+                was,
                 networks=frozenset(networks[index] for index in chosen),
                 types=frozenset(types[-1 - index] for index in chosen),
             )
-            assert await rig.store.save_user(user) == user
+            assert await rig.store.save_user(user, was) == user
             assert await rig.store.user(user.id) == user
 
     @bounded
@@ -78,7 +125,7 @@ class UserConformance:
             ({"networks": frozenset(), "types": frozenset({999})}, "device type"),
         ):
             with pytest.raises(NotFound) as caught:
-                await rig.store.save_user(msgspec.structs.replace(user, login="X", **fields))
+                await rig.store.save_user(msgspec.structs.replace(user, login="X", **fields), user)
             assert (caught.value.kind, caught.value.key) == (kind, 999)
             with pytest.raises(NotFound):
                 await rig.store.save_user(draft("new", **fields))
@@ -91,7 +138,13 @@ class UserConformance:
         assert await rig.store.delete_user(user.id)
         assert not await rig.store.delete_user(user.id)
         with pytest.raises(NotFound):
-            await rig.store.save_user(user)
+            await rig.store.save_user(user, user)
+        for gone in (
+            rig.store.note_login(user.id, START),
+            rig.store.count_attempt(user.id, 3),
+            rig.store.forget_attempts(user.id),
+        ):
+            assert await gone is None
         assert await rig.store.user(user.id) is None
         again = await rig.store.save_user(draft("U"))
         assert again.id > user.id
@@ -101,9 +154,10 @@ class UserConformance:
     async def test_user_duplicates(self, rig: Rig) -> None:
         """A login that is taken is refused."""
         first, second = await together([rig.store.save_user(draft(login)) for login in "ab"])
-        for user in (draft("a"), msgspec.structs.replace(second, login="a")):
+        renamed = msgspec.structs.replace(second, login="a")
+        for user, was in ((draft("a"), None), (renamed, second)):
             with pytest.raises(Duplicate) as caught:
-                await rig.store.save_user(user)
+                await rig.store.save_user(user, was)
             assert caught.value.key == "a"
         assert await rig.store.users(UserQuery()) == [first, second]
 

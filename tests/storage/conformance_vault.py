@@ -68,7 +68,7 @@ class VaultConformance:
         for login in (FULL, BARE, None, None, FULL):
             await rig.store.set_device_login(device.uid, login)
             assert await rig.store.device_login(device.uid) == login
-        await rig.store.save_device(msgspec.structs.replace(device, name="new"))
+        await rig.store.save_device(msgspec.structs.replace(device, name="new"), device)
         await rig.place.reopen()
         assert await rig.store.device_login(device.uid) == FULL
         assert await rig.store.device_login(other.uid) == BARE
@@ -105,7 +105,7 @@ class VaultConformance:
         for secret in (b"\x00\xff", b"", None, None, b"new"):
             await rig.store.set_device_secret(device.uid, secret)
             assert await rig.store.device_secret(device.uid) == secret
-        await rig.store.save_device(msgspec.structs.replace(device, name="new"))
+        await rig.store.save_device(msgspec.structs.replace(device, name="new"), device)
         await rig.place.reopen()
         assert await rig.store.device_secret(device.uid) == b"new"
         assert await rig.store.device_secret(other.uid) == b"other"

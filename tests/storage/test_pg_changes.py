@@ -57,7 +57,7 @@ async def test_devices(nodes: Nodes) -> None:
     a, heard = await pair(nodes)
     device = await furnish(a)
     blocked = msgspec.structs.replace(device, blocked=True, data=b'{"a": 1}', name="é\x00\x01")
-    await a.save_device(blocked)
+    await a.save_device(blocked, device)
     await a.set_device_key(device.uid, "hash")
     await a.set_device_login(device.uid, DeviceLogin(base_url="http://d"))
     await a.set_device_login(device.uid, None)
@@ -108,12 +108,17 @@ async def test_users_and_plugins(nodes: Nodes) -> None:
     ]
     assert await a.delete_plugin(plugins[0].id)
     assert not await a.delete_plugin(plugins[0].id)
+    assert await a.count_attempt(known.id, 1) is not None
+    assert await a.count_attempt(known.id, 1) is None
+    await a.forget_attempts(known.id)
+    await a.note_login(known.id, START)
     assert await a.delete_user(known.id)
     assert not await a.delete_user(known.id)
     await a.put_setting("last", "")
-    assert await heard.wait(9) == [
+    assert await heard.wait(12) == [
         (K.USER, known.id), *((K.PLUGIN, plain(each)) for each in plugins),
-        *((K.PLUGIN_GONE, plain(each)) for each in plugins), (K.USER_GONE, known.id),
+        (K.PLUGIN_GONE, plain(plugins[0])), *[(K.USER, known.id)] * 3,
+        *((K.PLUGIN_GONE, plain(each)) for each in plugins[1:]), (K.USER_GONE, known.id),
         (K.SETTING, "last"),
     ]  # fmt: skip
     assert msgspec.json.decode(heard.changes[1].subject, type=Plugin) == plugins[0]
@@ -227,7 +232,7 @@ async def test_notified(nodes: Nodes) -> None:
         assert notifications() == []
         b = await nodes.join("b")
         await b.put_setting("s", "to a, which is there")
-        assert notifications() == ["change"]
+        assert notifications() == ["joined", "change"]
         await a.cluster.renew()
         await a.put_setting("s", "to b")
         assert notifications() == ["change"]

@@ -74,10 +74,10 @@ async def test_predecessor_dead(nodes: Nodes) -> None:
 @bounded
 async def test_clock_set_back(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that nobody renews ends, also when the database's clock does not get that far."""
-    monkeypatch.setattr(cluster, "_LONGEST", 0.8)
-    first = await nodes.join("a")
+    monkeypatch.setattr(cluster, "_GRACE", 0.3)
+    first = await nodes.join("a", lease=500)
     nodes.end("a", after=3600)
-    await nodes.join("a")
+    await nodes.join("a", lease=500)
     with pytest.raises(Superseded):
         await first.cluster.renew()
 

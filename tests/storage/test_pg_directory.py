@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from gatewayd.core.estate import Estate
-from gatewayd.core.model import DeviceLogin, Group, GroupKind, Plugin
+from gatewayd.core.model import DeviceLogin, Group, GroupKind, Plugin, Status, User
 from gatewayd.core.queries import DeviceQuery, GroupQuery, UserQuery
-from gatewayd.errors import Duplicate, Invalid, NotEmpty, NotFound
+from gatewayd.errors import Conflict, Duplicate, Invalid, NotEmpty, NotFound
 from gatewayd.storage.pg import (
     devices,
     groups,
@@ -33,14 +33,34 @@ class TestDevices:
 
     @pytest.mark.parametrize("undo", [False, True])
     def test_registered_at_once(self, directory: Directory, house: House, undo: bool) -> None:
-        """The later of two registrations updates the device of the first, if that comes to be."""
+        """The later of two registrations is refused, if the first one comes to be."""
         first = directory.first.do(devices.save, house.draft("Lamp"))
         with directory.race(devices.save, house.draft("LAMP"), undo=undo) as begun:
             pass
-        second = begun.result()
-        assert (second.uid == first.uid) is not undo
-        assert (second.id, second.name) == ("LAMP" if undo else "Lamp", "LAMP")
-        assert directory.read(devices.get, "lamp") == second
+        if undo:
+            assert directory.read(devices.get, "lamp") == begun.result()
+        else:
+            with pytest.raises(Conflict):
+                begun.result()
+            assert directory.read(devices.get, "lamp") == first
+
+    @pytest.mark.parametrize("undo", [False, True])
+    def test_changed_at_once(self, directory: Directory, house: House, undo: bool) -> None:
+        """Who read a device before another changed it is refused, if that comes to be."""
+        was = house.device
+        blocked, named = (
+            msgspec.structs.replace(was, blocked=True),
+            msgspec.structs.replace(was, name="x"),
+        )
+        directory.first.do(devices.save, blocked, was)
+        with directory.race(devices.save, named, was, undo=undo) as begun:
+            pass
+        if undo:
+            begun.result()
+        else:
+            with pytest.raises(Conflict):
+                begun.result()
+        assert directory.read(devices.get, was.id) == (named if undo else blocked)
 
     def test_registered_while_it_is_deleted(self, directory: Directory, house: House) -> None:
         """It becomes another device, with a timeline of its own."""
@@ -53,7 +73,7 @@ class TestDevices:
     def test_updated_while_it_is_deleted(self, directory: Directory, house: House) -> None:
         """It is gone."""
         directory.first.do(devices.delete, house.device.uid)
-        with directory.race(devices.save, house.device) as begun:
+        with directory.race(devices.save, house.device, house.device) as begun:
             pass
         with pytest.raises(NotFound):
             begun.result()
@@ -129,7 +149,7 @@ class TestGroups:
         """A device that leaves a network first does not go with it."""
         away = directory.save(groups.insert, GroupKind.NETWORK, "away", None)
         moved = msgspec.structs.replace(house.device, network=away.id)
-        directory.first.do(devices.save, moved)
+        directory.first.do(devices.save, moved, house.device)
         with directory.race(groups.delete, GroupKind.NETWORK, house.network.id, True) as begun:
             pass
         assert begun.result() == []
@@ -146,8 +166,8 @@ class TestGroups:
         renamed = [msgspec.structs.replace(group, name="new") for group in known]
         calls: list[tuple[Any, ...]] = [
             (groups.insert, kind, "new", None),
-            (groups.update, kind, renamed[0]),
-            (groups.update, kind, renamed[1]),
+            (groups.update, kind, renamed[0], known[0]),
+            (groups.update, kind, renamed[1], known[1]),
         ]
         for first, second in (*permutations(calls, 2), (calls[0], calls[0])):
             directory.first.do(*first)
@@ -163,7 +183,7 @@ class TestGroups:
             assert len(found) == 1
             if found[0].id in {group.id for group in known}:
                 before = next(group for group in known if group.id == found[0].id)
-                directory.save(groups.update, kind, before)
+                directory.save(groups.update, kind, before, found[0])
             else:
                 directory.save(groups.delete, kind, found[0].id, False)
 
@@ -182,10 +202,13 @@ class TestUsers:
     def test_logins_at_once(self, directory: Directory, undo: bool) -> None:
         """Of those who want one login, by insertion or renaming, the first one gets it."""
         known = [directory.save(users.save, client(name)) for name in "ab"]
-        wanted = [client("new"), *(msgspec.structs.replace(user, login="new") for user in known)]
+        wanted: list[tuple[User, User | None]] = [
+            (client("new"), None),
+            *((msgspec.structs.replace(user, login="new"), user) for user in known),
+        ]
         for first, second in (*permutations(wanted, 2), (wanted[0], wanted[0])):
-            directory.first.do(users.save, first)
-            with directory.race(users.save, second, undo=undo) as begun:
+            directory.first.do(users.save, *first)
+            with directory.race(users.save, *second, undo=undo) as begun:
                 pass
             if undo:
                 begun.result()
@@ -196,31 +219,69 @@ class TestUsers:
             assert found is not None
             if found.id in {user.id for user in known}:
                 before = next(user for user in known if user.id == found.id)
-                directory.save(users.save, before)
+                directory.save(users.save, before, found)
             else:
                 directory.save(users.delete, found.id)
 
-    @pytest.mark.parametrize("kept", [False, True])
-    def test_saved_at_once(self, directory: Directory, house: House, kept: bool) -> None:
-        """Who saves a user last decides what it is linked to, also if that is what it was."""
+    def test_saved_at_once(self, directory: Directory, house: House) -> None:
+        """Who read a user before another linked it to something is refused."""
         user = directory.save(users.save, client("u"))
         other = directory.save(groups.insert, GroupKind.NETWORK, "other", None)
         first = msgspec.structs.replace(user, networks=frozenset({house.network.id}))
-        second = first if kept else msgspec.structs.replace(user, networks=frozenset({other.id}))
-        if kept:
-            directory.save(users.save, first)
-        directory.first.do(users.save, user if kept else first)
-        with directory.race(users.save, second) as begun:
+        second = msgspec.structs.replace(user, networks=frozenset({other.id}))
+        directory.first.do(users.save, first, user)
+        with directory.race(users.save, second, user) as begun:
             pass
-        assert begun.result() == second
-        assert directory.read(users.get, user.id) == second
+        with pytest.raises(Conflict):
+            begun.result()
+        assert directory.read(users.get, user.id) == first
+
+    @pytest.mark.parametrize("function", [users.note_login, users.count_attempt])
+    def test_login_while_it_is_saved(
+        self, directory: Directory, house: House, function: Any
+    ) -> None:
+        """A login undoes no change that it waited for, and is told of it."""
+        user = directory.save(users.save, client("u"))
+        networks = frozenset({house.network.id})
+        changed = msgspec.structs.replace(user, data=b"1", networks=networks)
+        directory.first.do(users.save, changed, user)
+        with directory.race(function, user.id, 5) as begun:
+            pass
+        known = begun.result()
+        assert (known.data, known.networks) == (b"1", networks)
+        assert (known.last_login, known.attempts) in {(5, 0), (None, 1)}
+        assert directory.read(users.get, user.id) == known
+
+    @pytest.mark.parametrize("function", [users.note_login, users.forget_attempts])
+    def test_login_while_it_is_locked(self, directory: Directory, function: Any) -> None:
+        """A login does not undo a lock, and does not hinder one."""
+        user = directory.save(users.save, client("u"))
+        locked = msgspec.structs.replace(user, status=Status.LOCKED)
+        rest = (5,) if function is users.note_login else ()
+        directory.first.do(users.save, locked, user)
+        with directory.race(function, user.id, *rest) as begun:
+            pass
+        assert begun.result().status is Status.LOCKED
+        active = directory.save(users.save, user, begun.result())
+        directory.first.do(function, user.id, *rest)
+        with directory.race(users.save, locked, active) as begun:
+            pass
+        assert begun.result().status is Status.LOCKED
+
+    def test_attempts_at_once(self, directory: Directory) -> None:
+        """Attempts on two nodes count together, and the last one locks."""
+        user = directory.save(users.save, client("u"))
+        directory.first.do(users.count_attempt, user.id, 2)
+        with directory.race(users.count_attempt, user.id, 2) as begun:
+            pass
+        assert (begun.result().attempts, begun.result().status) == (0, Status.LOCKED)
 
     def test_linked_to_what_is_deleted(self, directory: Directory, house: House) -> None:
         """A user cannot come into a network that goes, and is not saved in part."""
         user = directory.save(users.save, client("u"))
         directory.first.do(groups.delete, GroupKind.NETWORK, house.network.id, True)
-        linked = msgspec.structs.replace(user, attempts=1, networks=frozenset({house.network.id}))
-        with directory.race(users.save, linked) as begun:
+        linked = msgspec.structs.replace(user, data=b"1", networks=frozenset({house.network.id}))
+        with directory.race(users.save, linked, user) as begun:
             pass
         with pytest.raises(NotFound) as caught:
             begun.result()
@@ -237,6 +298,18 @@ class TestUsers:
         with pytest.raises(NotFound) as caught:
             begun.result()
         assert caught.value.kind == "user"
+
+    def test_plugin_changed_at_once(self, directory: Directory) -> None:
+        """Who read a plugin before another changed it is refused."""
+        user = directory.save(users.save, client("u"))
+        was = directory.save(plugins.save, Plugin(id=0, name="p", topic="t", user=user.id))
+        renamed = msgspec.structs.replace(was, name="x")
+        directory.first.do(plugins.save, renamed, was)
+        with directory.race(plugins.save, was, was) as begun:
+            pass
+        with pytest.raises(Conflict):
+            begun.result()
+        assert directory.read(plugins.get, "t") == renamed
 
 
 class TestAdopt:

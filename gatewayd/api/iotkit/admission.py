@@ -62,6 +62,6 @@ class Admission:
             network=self._rules.network, type=self._rules.type,
         )  # fmt: skip
         try:
-            return await self._devices.save(self._registrar, proof.device_id, change)
+            return await self._devices.register(self._registrar, proof.device_id, change)
         except (Denied, Invalid):  # not an id that devices may have, or nowhere to put it
             raise Unauthenticated("invalid") from None

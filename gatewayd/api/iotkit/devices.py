@@ -95,7 +95,7 @@ class IotDevices:
                     name=device_id, data=_encode({"iotkit": kept}), network=self._rules.network,
                     type=self._rules.type,
                 )  # fmt: skip
-                return await self._devices.save(self._registrar, device_id, change)
+                device = await self._devices.register(self._registrar, device_id, change)
         own = Facts.of(device).account_id or ""
         if device.id != device_id or own.lower() != account_id.lower():
             raise Refused(DEVICE_EXISTS)
@@ -111,7 +111,7 @@ class IotDevices:
         _check_different(components)
         cids = [each.cid for each in components]
         async with self._locks.hold(device.id.upper()), self._index.claim(device, cids):
-            return await self._save(principal, device, wanted, update.name)
+            return await self._save(principal, device, lambda current: wanted, update.name)
 
     async def add(
         self, principal: Principal, device: Device, components: Sequence[Component]
@@ -120,41 +120,33 @@ class IotDevices:
         _check_different(components)
         cids = [each.cid for each in components]
         async with self._locks.hold(device.id.upper()):
-            current = await self._current(device)
-            known = components_of(current)
-            for component in known:
-                if component.cid in cids:
-                    raise Refused(COMPONENT_EXISTS, component.cid)
-            if len(known) + len(components) > MOST_COMPONENTS:
-                text = f"a device has at most {MOST_COMPONENTS} components"
-                raise Refused(INVALID, text)
+            _added(await self._current(device), components)
             async with self._index.claim(device, cids):
-                await self._keep(principal, current, [*known, *components])
+                await self._save(principal, device, lambda current: _added(current, components))
 
     async def remove(self, principal: Principal, device: Device, cid: str) -> None:
         """Remove a component. :raises Refused: there is none. :raises Denied:"""
         async with self._locks.hold(device.id.upper()):
-            current = await self._current(device)
-            known = components_of(current)
-            left = [each for each in known if each.cid != cid]
-            if len(left) == len(known):
-                raise Refused(NO_COMPONENT, cid)
-            await self._keep(principal, current, left)
-
-    async def _keep(
-        self, principal: Principal, device: Device, components: Sequence[Component]
-    ) -> None:
-        await self._save(principal, device, {"components": msgspec.Raw(_encode(components))})
+            await self._save(principal, device, lambda current: _left(current, cid))
 
     async def _save(
-        self, principal: Principal, device: Device, wanted: Members, name: str | None = None
+        self,
+        principal: Principal,
+        device: Device,
+        wanted: Callable[[Device], Members],
+        name: str | None = None,
     ) -> Device:
-        """Save a device with some of what is kept of it changed."""
-        current = await self._current(device)
-        data: dict[str, object] = dict(read_object(current.data))
-        data["iotkit"] = {**kept_of(current), **wanted}
-        change = DeviceChange(name=name, data=_encode(data))
-        return await self._devices.save(principal, current.id, change)
+        """Save a device with some of what is kept of it changed.
+
+        :param wanted: says what, of the device as it is. :raises NotFound: it is gone.
+        """
+
+        def change(current: Device) -> DeviceChange:
+            data: dict[str, object] = dict(read_object(current.data))
+            data["iotkit"] = {**kept_of(current), **wanted(current)}
+            return DeviceChange(name=name, data=_encode(data))
+
+        return await self._devices.edit(principal, device, change)
 
     async def _current(self, device: Device) -> Device:
         """Return a device as it is now. :raises NotFound: it is gone."""
@@ -169,3 +161,28 @@ def _check_different(components: Sequence[Component]) -> None:
     same = sorted(cid for cid, times in count.items() if times > 1)
     if same:
         raise Refused(SAME_COMPONENTS, *same)
+
+
+def _added(device: Device, components: Sequence[Component]) -> Members:
+    """Return a device's components with more of them. :raises Refused: one is there already."""
+    known = components_of(device)
+    cids = {each.cid for each in components}
+    for component in known:
+        if component.cid in cids:
+            raise Refused(COMPONENT_EXISTS, component.cid)
+    if len(known) + len(components) > MOST_COMPONENTS:
+        raise Refused(INVALID, f"a device has at most {MOST_COMPONENTS} components")
+    return _kept([*known, *components])
+
+
+def _left(device: Device, cid: str) -> Members:
+    """Return a device's components without one. :raises Refused: it is not there."""
+    known = components_of(device)
+    left = [each for each in known if each.cid != cid]
+    if len(left) == len(known):
+        raise Refused(NO_COMPONENT, cid)
+    return _kept(left)
+
+
+def _kept(components: Sequence[Component]) -> Members:
+    return {"components": msgspec.Raw(_encode(components))}

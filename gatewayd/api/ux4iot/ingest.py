@@ -173,7 +173,7 @@ class Ingest:
                 name=device_id, data=FOREIGN, network=self._rules.network, type=self._rules.type
             )
             try:
-                return await self._core.devices.save(self._principal, device_id, change)
+                return await self._core.devices.register(self._principal, device_id, change)
             except (Denied, Invalid) as error:  # the operator's fault; its id was looked at before
                 self.log.error("devices cannot be registered: {error}", error=str(error))
                 raise Unavailable("devices cannot be registered") from None

@@ -218,13 +218,14 @@ class Hub:
     async def _keep_or_let_go(self) -> None:
         membership = self._membership
         others = self.ready and membership is not None and not membership.warden
-        if others and not self.states.untold:
+        if others and not (self.values.untold or self.states.untold):
             await self._quietly(self._keeper.let_go)
         else:
             await self._quietly(self._keep_and_tell)
 
     async def _keep_and_tell(self) -> None:
         await self.keep()
+        await self.values.tell_others()
         await self.states.tell_others()
 
     async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:

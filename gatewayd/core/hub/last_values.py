@@ -42,6 +42,7 @@ class LastValues:
     :param keep: lets the store keep what it has not kept yet; fires when that is on disk.
     :param announce: tells the other nodes; None: there are none.
     :ivar complete: whether everything that was recorded until now was taken.
+    :ivar untold: what was forgotten here that other nodes do not know yet, nor perhaps the store.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LastValues:
         announce: Callable[[Forgotten], Awaitable[None]] | None = None,
     ) -> None:
         self.complete = False
+        self.untold: dict[int, Forgotten] = {}
         self._store = store
         self._keys = keys
         self._keep = keep
@@ -106,23 +108,21 @@ class LastValues:
         held = self._unsaved.setdefault(device.uid, {})
         for value in values.values():
             _put(held, msgspec.structs.replace(value, value=None))
+        if values and self._announce is not None:
+            seq = max(self._mark(device.uid), *(value.seq for value in values.values()))
+            self._marks.put(device.uid, seq, _MARK)
+            self.untold[device.uid] = Forgotten(device.uid, seq)
         await self._keep()
-        if self._announce is not None:
-            await self._tell(self._announce, device.uid, values)
+        await self.tell_others()
         return values
 
-    async def _tell(
-        self,
-        announce: Callable[[Forgotten], Awaitable[None]],
-        uid: int,
-        values: dict[str, LastValue],
-    ) -> None:
-        """Tell the other nodes; also of what they could not be told the last time."""
-        seq = max((value.seq for value in values.values()), default=0)
-        seq = max(seq, self._mark(uid))
-        if seq:
-            self._marks.put(uid, seq, _MARK)
-            await announce(Forgotten(uid, seq))
+    async def tell_others(self) -> None:
+        """Tell the other nodes what they were not told yet. :raises Unavailable:"""
+        for uid, forgotten in tuple(self.untold.items()):
+            assert self._announce is not None
+            await self._announce(forgotten)
+            if self.untold.get(uid) is forgotten:
+                del self.untold[uid]
 
     def forgotten(self, what: Forgotten) -> None:
         """Forget what another node has forgotten, also what of it is still on its way here."""
@@ -141,6 +141,7 @@ class LastValues:
         self._saving.pop(uid, None)
         self._taken.pop(uid, None)
         self._marks.drop(uid)
+        self.untold.pop(uid, None)
 
     # What the store has not kept yet
 

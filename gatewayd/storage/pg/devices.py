@@ -11,11 +11,12 @@ from typing import Any
 
 from gatewayd.core.model import Device
 from gatewayd.core.queries import DeviceQuery, Order
-from gatewayd.errors import Invalid, NotFound
+from gatewayd.errors import Conflict, Invalid, NotFound
 from gatewayd.storage.pg import names
 from gatewayd.storage.pg.tx import Tx
 
 _COLUMNS = "d.uid, d.id, d.name, d.network, d.type, d.data, d.blocked"
+_CHANGING = "name, network, type, data, blocked"
 
 
 def _device(row: tuple[Any, ...]) -> Device:
@@ -36,10 +37,10 @@ async def get(tx: Tx, device_id: str) -> Device | None:
     return _device(rows[0]) if rows else None
 
 
-async def save(tx: Tx, device: Device) -> Device:
-    """Insert or update a device. :raises Invalid: :raises NotFound:
+async def save(tx: Tx, device: Device, was: Device | None = None) -> Device:
+    """Insert a device, or change the one that was read as ``was``.
 
-    Of several that register one at once the later ones update it.
+    :raises Conflict: :raises Invalid: :raises NotFound:
     """
     for field, table, key in (
         ("network", "network", device.network),
@@ -47,30 +48,36 @@ async def save(tx: Tx, device: Device) -> Device:
     ):
         if not await tx.rows(f"SELECT 1 FROM {table} WHERE id = %s FOR KEY SHARE", key):
             raise Invalid("device", field, key, "unknown")
-    values = (device.name, device.network, device.type, device.data, device.blocked)
-    if device.uid == 0:
-        return await _register(tx, device, values)
+    if was is None:
+        return await _register(tx, device)
     rows = await tx.rows(
-        "UPDATE device d SET name = %s, network = %s, type = %s, data = %s, blocked = %s "
-        f"WHERE d.uid = %s RETURNING {_COLUMNS}",
-        *values, device.uid,
+        f"UPDATE device d SET ({_CHANGING}) = (%s, %s, %s, %s, %s) "
+        f"WHERE d.uid = %s AND ({_CHANGING}) IS NOT DISTINCT FROM (%s, %s, %s, %s, %s) "
+        f"RETURNING {_COLUMNS}",
+        *_values(device), was.uid, *_values(was),
+    )  # fmt: skip
+    if rows:
+        return _device(rows[0])
+    if await tx.rows("SELECT 1 FROM device WHERE uid = %s", was.uid):
+        raise Conflict("version")
+    raise NotFound("device", was.id)
+
+
+def _values(device: Device) -> tuple[Any, ...]:
+    return (device.name, device.network, device.type, device.data, device.blocked)
+
+
+async def _register(tx: Tx, device: Device) -> Device:
+    """Insert a device with its timeline. :raises Conflict: there is one that has its id."""
+    rows = await tx.rows(
+        f"INSERT INTO device AS d ({_CHANGING}, id, id_fold) VALUES (%s, %s, %s, %s, %s, %s, %s) "
+        f"ON CONFLICT (id_fold) DO NOTHING RETURNING {_COLUMNS}",
+        *_values(device), device.id, device.id.upper(),
     )  # fmt: skip
     if not rows:
-        raise NotFound("device", device.id)
-    return _device(rows[0])
-
-
-async def _register(tx: Tx, device: Device, values: tuple[Any, ...]) -> Device:
-    """Insert a device with its timeline, or update the one that has its id."""
-    rows = await tx.rows(
-        "INSERT INTO device AS d (name, network, type, data, blocked, id, id_fold) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id_fold) DO UPDATE SET "
-        "name = excluded.name, network = excluded.network, type = excluded.type, "
-        f"data = excluded.data, blocked = excluded.blocked RETURNING {_COLUMNS}",
-        *values, device.id, device.id.upper(),
-    )  # fmt: skip
+        raise Conflict("version")
     saved = _device(rows[0])
-    await tx.run("INSERT INTO stream (uid) VALUES (%s) ON CONFLICT (uid) DO NOTHING", saved.uid)
+    await tx.run("INSERT INTO stream (uid) VALUES (%s)", saved.uid)
     return saved
 
 

@@ -1,8 +1,8 @@
 """What a notification of the database carries from one node to the others.
 
-Either :data:`CHANGE` or :data:`JOINED`, or a frame: a JSON array of the token of the store that wrote, the position
-after which and the one up to which it wrote, and the events between them; ``null`` instead of
-these when they are too large, and have to be read.
+Either :data:`CHANGE` or :data:`JOINED`, or a frame: a JSON array of the token of the store that
+wrote, the position after which and the one up to which it wrote, and the events between them;
+``null`` instead of these when they are too large, and have to be read.
 """
 
 from __future__ import annotations

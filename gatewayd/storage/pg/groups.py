@@ -6,7 +6,7 @@ from typing import Any
 
 from gatewayd.core.model import Device, Group, GroupKind
 from gatewayd.core.queries import GroupQuery
-from gatewayd.errors import Duplicate, NotEmpty, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotEmpty, NotFound
 from gatewayd.storage.pg import devices, names
 from gatewayd.storage.pg.tx import Tx
 
@@ -76,18 +76,25 @@ async def insert(tx: Tx, kind: GroupKind, name: str, description: str | None) ->
     return _group(rows[0])
 
 
-async def update(tx: Tx, kind: GroupKind, group: Group) -> None:
-    """Update it. :raises NotFound: :raises Duplicate:"""
+async def update(tx: Tx, kind: GroupKind, group: Group, was: Group) -> None:
+    """Change the one that was read as ``was``.
+
+    :raises Conflict: :raises NotFound: :raises Duplicate:
+    """
     table = _TABLE[kind]
     await names.claim(tx, table, group.name)
-    if await tx.rows(f"SELECT 1 FROM {table} WHERE name = %s AND id <> %s", group.name, group.id):
+    if await tx.rows(f"SELECT 1 FROM {table} WHERE name = %s AND id <> %s", group.name, was.id):
         raise Duplicate(kind.value, group.name)
     changed = await tx.run(
-        f"UPDATE {table} SET name = %s, description = %s WHERE id = %s",
-        group.name, group.description, group.id,
+        f"UPDATE {table} SET name = %s, description = %s "
+        "WHERE id = %s AND (name, description) IS NOT DISTINCT FROM (%s, %s)",
+        group.name, group.description, was.id, was.name, was.description,
     )  # fmt: skip
-    if not changed:
-        raise NotFound(kind.value, group.id)
+    if changed:
+        return
+    if await get(tx, kind, was.id) is None:
+        raise NotFound(kind.value, was.id)
+    raise Conflict("version")
 
 
 async def delete(tx: Tx, kind: GroupKind, group_id: int, force: bool) -> list[Device]:

@@ -8,11 +8,12 @@ import msgspec
 
 from gatewayd.core.model import Plugin, PluginFilter, PluginStatus
 from gatewayd.core.queries import PluginQuery
-from gatewayd.errors import NotFound, Unavailable
+from gatewayd.errors import Conflict, NotFound, Unavailable
 from gatewayd.storage.pg import devices, names
 from gatewayd.storage.pg.tx import Tx
 
 _FIELDS = "name, description, topic, filter, status, subscription, user_id, parameters"
+_CHANGING = "name, description, filter, status, subscription, parameters"
 
 
 def _plugin(row: tuple[Any, ...]) -> Plugin:
@@ -66,26 +67,41 @@ async def count(tx: Tx, query: PluginQuery) -> int:
     return result
 
 
-async def save(tx: Tx, plugin: Plugin) -> Plugin:
-    """Insert or update a plugin. :raises NotFound:"""
-    if not await tx.rows("SELECT 1 FROM users WHERE id = %s FOR KEY SHARE", plugin.user):
-        raise NotFound("user", plugin.user)
+async def save(tx: Tx, plugin: Plugin, was: Plugin | None = None) -> Plugin:
+    """Insert a plugin, or change the one that was read as ``was``.
+
+    :raises Conflict: :raises NotFound:
+    """
     values = (
-        plugin.name, plugin.description, plugin.topic, msgspec.json.encode(plugin.filter),
-        int(plugin.status), plugin.subscription, plugin.user, plugin.parameters,
+        plugin.name, plugin.description, msgspec.json.encode(plugin.filter), int(plugin.status),
+        plugin.subscription, plugin.parameters,
     )  # fmt: skip
-    places = "%s, %s, %s, %s, %s, %s, %s, %s"
-    if plugin.id == 0:
+    if was is None:
+        if not await tx.rows("SELECT 1 FROM users WHERE id = %s FOR KEY SHARE", plugin.user):
+            raise NotFound("user", plugin.user)
         rows = await tx.rows(
-            f"INSERT INTO plugin ({_FIELDS}) VALUES ({places}) RETURNING id", *values
-        )
+            f"INSERT INTO plugin ({_CHANGING}, topic, user_id) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            *values, plugin.topic, plugin.user,
+        )  # fmt: skip
         return msgspec.structs.replace(plugin, id=rows[0][0])
-    changed = await tx.run(
-        f"UPDATE plugin SET ({_FIELDS}) = ({places}) WHERE id = %s", *values, plugin.id
+    await _check(tx, was)
+    await tx.run(
+        f"UPDATE plugin SET ({_CHANGING}) = (%s, %s, %s, %s, %s, %s) WHERE id = %s",
+        *values, was.id,
+    )  # fmt: skip
+    return msgspec.structs.replace(plugin, id=was.id, topic=was.topic, user=was.user)
+
+
+async def _check(tx: Tx, was: Plugin) -> None:
+    """Let a plugin be as it was until the transaction ends. :raises Conflict: :raises NotFound:"""
+    rows = await tx.rows(
+        f"SELECT id, {_FIELDS} FROM plugin WHERE id = %s FOR NO KEY UPDATE", was.id
     )
-    if not changed:
-        raise NotFound("plugin", plugin.topic)
-    return plugin
+    if not rows:
+        raise NotFound("plugin", was.topic)
+    if _plugin(rows[0]) != was:
+        raise Conflict("version")
 
 
 async def delete(tx: Tx, plugin_id: int) -> list[Plugin]:

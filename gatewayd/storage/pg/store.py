@@ -260,8 +260,8 @@ class PostgresStore:
     def device(self, device_id: str) -> Deferred[Device | None]:
         return self._readers.submit(devices.get, device_id)
 
-    def save_device(self, device: Device) -> Deferred[Device]:
-        return self._change(devices.save, device)
+    def save_device(self, device: Device, was: Device | None = None) -> Deferred[Device]:
+        return self._change(devices.save, device, was)
 
     def delete_device(self, uid: int) -> Deferred[bool]:
         return self._between(devices.delete, uid).addCallback(bool)
@@ -290,8 +290,8 @@ class PostgresStore:
     def insert_group(self, kind: GroupKind, name: str, description: str | None) -> Deferred[Group]:
         return self._registry.submit(groups.insert, kind, name, description)
 
-    def update_group(self, kind: GroupKind, group: Group) -> Deferred[None]:
-        return self._registry.submit(groups.update, kind, group)
+    def update_group(self, kind: GroupKind, group: Group, was: Group) -> Deferred[None]:
+        return self._registry.submit(groups.update, kind, group, was)
 
     def delete_group(self, kind: GroupKind, group_id: int, force: bool) -> Deferred[list[Device]]:
         return self._between(groups.delete, kind, group_id, force)
@@ -308,8 +308,17 @@ class PostgresStore:
     def count_users(self, query: UserQuery) -> Deferred[int]:
         return self._readers.submit(users.count, query)
 
-    def save_user(self, user: User) -> Deferred[User]:
-        return self._change(users.save, user)
+    def save_user(self, user: User, was: User | None = None) -> Deferred[User]:
+        return self._change(users.save, user, was)
+
+    def note_login(self, user_id: int, at: int) -> Deferred[User | None]:
+        return self._change(users.note_login, user_id, at)
+
+    def count_attempt(self, user_id: int, most: int) -> Deferred[User | None]:
+        return self._change(users.count_attempt, user_id, most)
+
+    def forget_attempts(self, user_id: int) -> Deferred[User | None]:
+        return self._change(users.forget_attempts, user_id)
 
     def delete_user(self, user_id: int) -> Deferred[bool]:
         gone = self._change(users.delete, user_id)
@@ -324,8 +333,8 @@ class PostgresStore:
     def count_plugins(self, query: PluginQuery) -> Deferred[int]:
         return self._readers.submit(plugins.count, query)
 
-    def save_plugin(self, plugin: Plugin) -> Deferred[Plugin]:
-        return self._change(plugins.save, plugin)
+    def save_plugin(self, plugin: Plugin, was: Plugin | None = None) -> Deferred[Plugin]:
+        return self._change(plugins.save, plugin, was)
 
     def delete_plugin(self, plugin_id: int) -> Deferred[bool]:
         return self._change(plugins.delete, plugin_id).addCallback(bool)

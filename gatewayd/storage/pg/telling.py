@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gatewayd.core.cluster import ChangeKind
-from gatewayd.core.model import Device, Plugin
+from gatewayd.core.model import Device, Plugin, User
 from gatewayd.storage.pg import devices, groups, live_sessions, plugins, settings, users, vault
 from gatewayd.storage.pg.adopt import adopt
 
@@ -28,6 +28,10 @@ def _sessions_gone(ids: Iterable[str]) -> _Told:
     return [(ChangeKind.SESSIONS_GONE, gone)] if gone else []
 
 
+def _user(saved: User | None, *_: object) -> _Told:
+    return [] if saved is None else [(ChangeKind.USER, saved.id)]
+
+
 def _user_gone(user_id: int, with_it: list[Plugin] | None) -> _Told:
     if with_it is None:
         return []
@@ -36,16 +40,19 @@ def _user_gone(user_id: int, with_it: list[Plugin] | None) -> _Told:
 
 # By function: what makes it of the function's result and arguments.
 _TOLD: dict[Callable[..., Any], Callable[..., _Told]] = {
-    devices.save: lambda saved, _: [(ChangeKind.DEVICE, saved.id)],
+    devices.save: lambda saved, *_: [(ChangeKind.DEVICE, saved.id)],
     devices.delete: lambda gone, _: _devices_gone(gone),
     devices.set_key: lambda _, uid, *rest: [(ChangeKind.DEVICE_KEY, uid)],
     groups.delete: lambda gone, kind, group_id, force: [
         *_devices_gone(gone),
         (ChangeKind.GROUP_GONE, group_id),
     ],
-    users.save: lambda saved, _: [(ChangeKind.USER, saved.id)],
+    users.save: _user,
+    users.note_login: _user,
+    users.count_attempt: _user,
+    users.forget_attempts: _user,
     users.delete: lambda with_it, user_id: _user_gone(user_id, with_it),
-    plugins.save: lambda saved, _: [(ChangeKind.PLUGIN, saved)],
+    plugins.save: lambda saved, *_: [(ChangeKind.PLUGIN, saved)],
     plugins.delete: lambda gone, _: _plugins_gone(gone),
     settings.put: lambda _, name, value: [(ChangeKind.SETTING, name)],
     settings.delete: lambda was, name: [(ChangeKind.SETTING, name)] if was else [],

@@ -8,11 +8,13 @@ import msgspec
 
 from gatewayd.core.model import Plugin, Role, Status, User
 from gatewayd.core.queries import UserQuery
-from gatewayd.errors import Duplicate, NotFound
+from gatewayd.errors import Conflict, Duplicate, NotFound
 from gatewayd.storage.pg import devices, names, plugins
 from gatewayd.storage.pg.tx import Tx
 
 _FIELDS = "login, role, status, password, last_login, attempts, data, intro_reviewed, all_types"
+#: What is not changed by logins.
+_ACCOUNT = "login, role, status, password, data, intro_reviewed, all_types"
 # One statement, so that a user and what it is linked to are of one moment.
 _USER = (
     f"SELECT id, {_FIELDS}, "
@@ -75,51 +77,61 @@ async def count(tx: Tx, query: UserQuery) -> int:
     return result
 
 
-async def save(tx: Tx, user: User) -> User:
-    """Insert or update a user. :raises Duplicate: :raises NotFound:"""
-    values = (
-        user.login, int(user.role), int(user.status), user.password, user.last_login,
-        user.attempts, user.data, user.intro_reviewed, user.all_types,
-    )  # fmt: skip
-    saved = msgspec.structs.replace(user, id=user.id or await _insert(tx, user.login, values))
-    known = await _hold(tx, saved) if user.id else None
-    if known is not None:
-        await tx.run(
-            f"UPDATE users SET ({_FIELDS}) = (%s, %s, %s, %s, %s, %s, %s, %s, %s) WHERE id = %s",
-            *values, user.id,
-        )  # fmt: skip
-    # Users are saved at every login, and hardly ever with other links.
-    if known is None or known.networks != user.networks:
+async def save(tx: Tx, user: User, was: User | None = None) -> User:
+    """Insert a user, or change the one that was read as ``was``.
+
+    :raises Conflict: :raises Duplicate: :raises NotFound:
+    """
+    if was is None:
+        saved = msgspec.structs.replace(user, id=await _insert(tx, user))
+    else:
+        saved = await _change(tx, user, was)
+    if was is None or was.networks != user.networks:
         await _link(tx, "user_network", "network", saved.id, user.networks)
-    if known is None or known.types != user.types:
+    if was is None or was.types != user.types:
         await _link(tx, "user_device_type", "device_type", saved.id, user.types)
     return saved
 
 
-async def _insert(tx: Tx, login: str, values: tuple[Any, ...]) -> int:
-    await names.claim(tx, "users", login)
+def _account(user: User) -> tuple[Any, ...]:
+    return (
+        user.login, int(user.role), int(user.status), user.password, user.data,
+        user.intro_reviewed, user.all_types,
+    )  # fmt: skip
+
+
+async def _insert(tx: Tx, user: User) -> int:
+    await names.claim(tx, "users", user.login)
     rows = await tx.rows(
-        f"INSERT INTO users ({_FIELDS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT (login) DO NOTHING RETURNING id",
-        *values,
-    )
+        f"INSERT INTO users ({_ACCOUNT}, last_login, attempts) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (login) DO NOTHING RETURNING id",
+        *_account(user), user.last_login, user.attempts,
+    )  # fmt: skip
     if not rows:
-        raise Duplicate("user", login)
+        raise Duplicate("user", user.login)
     user_id: int = rows[0][0]
     return user_id
 
 
-async def _hold(tx: Tx, user: User) -> User:
-    """Return a user as it is, that nobody else changes now, and may have the login of another."""
-    await tx.rows("SELECT 1 FROM users WHERE id = %s FOR UPDATE", user.id)
-    known = await get(tx, user.id)
+async def _change(tx: Tx, user: User, was: User) -> User:
+    """Change what is no link, when nobody else changes the user; return it as it is to be."""
+    await tx.rows("SELECT 1 FROM users WHERE id = %s FOR UPDATE", was.id)
+    known = await get(tx, was.id)
     if known is None:
-        raise NotFound("user", user.id)
+        raise NotFound("user", was.id)
+    if not known.is_as(was):
+        raise Conflict("version")
     if known.login != user.login:
         await names.claim(tx, "users", user.login)
         if await tx.rows("SELECT 1 FROM users WHERE login = %s", user.login):
             raise Duplicate("user", user.login)
-    return known
+    await tx.run(
+        f"UPDATE users SET ({_ACCOUNT}) = (%s, %s, %s, %s, %s, %s, %s) WHERE id = %s",
+        *_account(user), was.id,
+    )  # fmt: skip
+    return msgspec.structs.replace(
+        user, id=known.id, last_login=known.last_login, attempts=known.attempts
+    )
 
 
 async def _link(tx: Tx, table: str, column: str, user: int, members: frozenset[int]) -> None:
@@ -138,6 +150,35 @@ async def _link(tx: Tx, table: str, column: str, user: int, members: frozenset[i
         "ON CONFLICT DO NOTHING",
         user, wanted,
     )  # fmt: skip
+
+
+# What logins change: narrow statements, so that they undo nothing. The user is read by another one:
+# the first may have waited for somebody who changed its links.
+
+
+async def note_login(tx: Tx, user_id: int, at: int) -> User | None:
+    """Record that a user came in, unless it came later."""
+    noted = await tx.run(
+        "UPDATE users SET last_login = greatest(last_login, %s) WHERE id = %s", at, user_id
+    )
+    return await get(tx, user_id) if noted else None
+
+
+async def count_attempt(tx: Tx, user_id: int, most: int) -> User | None:
+    """Count a wrong password; at ``most`` the user is locked. None: there is no active one."""
+    counted = await tx.run(
+        "UPDATE users SET attempts = CASE WHEN attempts + 1 >= %s THEN 0 ELSE attempts + 1 END, "
+        "status = CASE WHEN attempts + 1 >= %s THEN %s ELSE status END "
+        "WHERE id = %s AND status = %s",
+        most, most, int(Status.LOCKED), user_id, int(Status.ACTIVE),
+    )  # fmt: skip
+    return await get(tx, user_id) if counted else None
+
+
+async def forget_attempts(tx: Tx, user_id: int) -> User | None:
+    """Count wrong passwords from 0 again."""
+    forgotten = await tx.run("UPDATE users SET attempts = 0 WHERE id = %s", user_id)
+    return await get(tx, user_id) if forgotten else None
 
 
 async def delete(tx: Tx, user_id: int) -> list[Plugin] | None:
