@@ -64,7 +64,7 @@ class Relaying:
         self._kept = KeptCalls(
             core.store, calls, ways.queue, keep=int(relay.results * 1000),
             patience=int(relay.patience), clock=reactor, wall=wall,
-            shared=core.cluster is not None,
+            nodes=core.membership,
         )  # fmt: skip
         core.sweeps.append(self._kept.sweep)
         wire = RelayWire(

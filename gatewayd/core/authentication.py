@@ -232,7 +232,8 @@ class Authentication:
         else:
             user = await self._guess(login, password)
         current = await self._users.by_id(user.id)
-        if current is None or current.status is not Status.ACTIVE:
+        # It may be locked since it was read, or on another node, of which is not known here yet.
+        if current is None or {user.status, current.status} != {Status.ACTIVE}:
             raise Unauthenticated("inactive")
         return current
 

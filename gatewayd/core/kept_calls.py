@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
 from io import BytesIO
@@ -11,18 +10,20 @@ from typing import Any, TypeVar
 
 import attrs
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.core.access import Principal
+from gatewayd.core.carriers import Carriers, Nodes
 from gatewayd.core.exchange import Answer, Queue, Request
 from gatewayd.core.interfaces import RelayCalls
 from gatewayd.core.model import Device, RelayCall
 from gatewayd.core.outcomes import LARGEST, KeptAnswer, answered, failed, outcome
 from gatewayd.core.relay import Relay
+from gatewayd.core.running_call import RunningCall
 from gatewayd.errors import (
     BadAnswer,
     Conflict,
@@ -44,44 +45,6 @@ _LOOK = 0.5
 _RECORDING = 0
 
 
-class _Running:
-    """A call that is under way, whoever waits for it.
-
-    :ivar size: bytes of the body that it holds.
-    """
-
-    log = Logger()
-
-    def __init__(self, work: Coroutine[Deferred[Any], Any, Answer], size: int) -> None:
-        self.size = size
-        self._followers: list[Deferred[Answer]] = []
-        self._work = Deferred.fromCoroutine(work)
-
-    def follow(self) -> Deferred[Answer]:
-        """Fire with the answer; cancelling leaves the call alone."""
-        follower: Deferred[Answer] = Deferred(self._followers.remove)
-        self._followers.append(follower)
-        return follower
-
-    def when_over(self, function: Callable[[], object]) -> None:
-        """Call a function at the end, and then tell the followers."""
-        self._work.addBoth(self._over, function)
-
-    def _over(self, result: Answer | Failure, function: Callable[[], object]) -> None:
-        function()
-        if isinstance(result, Failure):
-            if result.check(CancelledError):
-                result = Failure(NoAnswer())
-            elif not result.check(GatewayError):
-                self.log.failure("a relayed request failed", failure=result)
-        while self._followers:
-            self._followers.pop(0).callback(result)  # type: ignore[arg-type]
-
-    def give_up(self) -> None:
-        """Stop; what the device has done meanwhile nobody knows."""
-        self._work.cancel()
-
-
 class KeptCalls:
     """Calls that go on when nobody waits for them, and whose answers are kept.
 
@@ -90,7 +53,7 @@ class KeptCalls:
     :param patience: seconds for which a request is left for a device that is away.
     :param wall: the time of day in ms.
     :param room: bytes of everything that is kept.
-    :param shared: whether other nodes may carry out calls that are found in the store.
+    :param nodes: those that share the store; None when nobody does.
     """
 
     log = Logger()
@@ -106,7 +69,7 @@ class KeptCalls:
         wall: Callable[[], int],
         room: int = ROOM,
         *,
-        shared: bool = False,
+        nodes: Nodes | None = None,
     ) -> None:
         self._store = store
         self._relay = relay
@@ -116,12 +79,12 @@ class KeptCalls:
         self._clock = clock
         self._wall = wall
         self._room = room
-        self._shared = shared
+        self._carriers = Carriers(nodes)
         #: bytes that are kept, as far as known
         self._kept = 0
         self._stopping = False
         #: what is under way, by the id of the call
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningCall] = {}
 
     async def once(
         self, principal: Principal, device: Device, request: Request, key: str
@@ -185,7 +148,7 @@ class KeptCalls:
     ) -> RelayCall:
         now = self._wall()
         return RelayCall(
-            id=secrets.token_urlsafe(18), principal=principal.name, stream=device.uid, key=key,
+            id=self._carriers.new_id(), principal=principal.name, stream=device.uid, key=key,
             digest=_digest(request), created=now,
             expires=now + self._keep + round(until_over * 1000),
         )  # fmt: skip
@@ -211,8 +174,11 @@ class KeptCalls:
             return await self._run(call, principal, device, request, told=False)
         if known.id in self._running:
             raise Conflict("running")
-        if known.status is None and known.command is None and not self._may_run(known):
-            raise Conflict("unknown")
+        if known.status is None and known.command is None:
+            found = await self._find(known)
+            if found is None or found.status is None:
+                raise Conflict("unknown" if found is None else "running")
+            known = found
         answer = await self._outcome(device, known, 0)
         if answer is None:  # it was left for the device
             raise Conflict("running")
@@ -272,7 +238,7 @@ class KeptCalls:
         self, call: RelayCall, principal: Principal, device: Device, request: Request, *, told: bool
     ) -> Deferred[Answer]:
         """Begin a call that goes on by itself; fires with its answer."""
-        running = _Running(self._perform(call, principal, device, request, told), request.size)
+        running = RunningCall(self._perform(call, principal, device, request, told), request.size)
         self._running[call.id] = running
         follower = running.follow()
         running.when_over(partial(self._running.pop, call.id))
@@ -330,23 +296,27 @@ class KeptCalls:
         """Return what came of a call that is not under way here.
 
         It ended just now, or the gateway was stopped while it was under way; or another node has
-        it, and it is looked for again until that must be over.
+        it, and it is looked for again until that is gone, or the call must be over.
         """
         until = self._clock.seconds() + wait
         while True:
-            again = await self._store.call(call.id)
-            if again is not None and again.status is not None:
-                return outcome(again)
-            if again is None or not self._may_run(again):
+            found = await self._find(call)
+            if found is None:
                 raise NoAnswer
+            if found.status is not None:
+                return outcome(found)
             left = until - self._clock.seconds()
             if left <= 0:
                 return None
             await deferLater(self._clock, min(left, _LOOK))
 
-    def _may_run(self, call: RelayCall) -> bool:
-        """Whether a call that is not under way here may be so on another node."""
-        return self._shared and self._wall() < call.expires - self._keep
+    async def _find(self, call: RelayCall) -> RelayCall | None:
+        """Return a call that is not under way here, as it is now; None: it is lost."""
+        # Before it is looked for: a node that has finished it may be gone by then.
+        now = self._wall()
+        may_run = now < call.expires - self._keep and self._carriers.elsewhere(call, now)
+        found = await self._store.call(call.id)
+        return found if found is not None and (found.status is not None or may_run) else None
 
     async def _left(self, device: Device, command: int, wait: float) -> Answer | None:
         """Return what came of a request that was left for a device."""
@@ -355,7 +325,7 @@ class KeptCalls:
             raise NoAnswer
         return None if command == _RECORDING else await queue.answer(device, command, wait)
 
-    async def _first(self, running: _Running, wait: float) -> Answer | None:
+    async def _first(self, running: RunningCall, wait: float) -> Answer | None:
         if wait <= 0:
             return None
         answer: Deferred[Any] = running.follow()

@@ -126,10 +126,16 @@ class Shared(Gate):
 class NodeBench:
     """A core that is a node, over the store of a bench."""
 
-    def __init__(self, bench: Bench, name: str = "one") -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        name: str = "one",
+        cluster: type[FakeCluster] = FakeCluster,
+        gate: type[Shared] = Shared,
+    ) -> None:
         self.bench = bench
-        self.cluster = FakeCluster(name)
-        self.gate = Shared(bench.gate.store, self.cluster)
+        self.cluster = cluster(name)
+        self.gate = gate(bench.gate.store, self.cluster)
         self.core = Core(
             cast("Store", self.gate), bench.tokens, bench.threads, bench.clock, bench.timers,
             RETENTION,

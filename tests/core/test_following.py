@@ -262,6 +262,25 @@ async def test_tried_again(node: NodeBench) -> None:
 
 
 @bounded
+async def test_waits_once(node: NodeBench) -> None:
+    """However many changes come while one cannot be read, it is tried again once a second."""
+    node.gate.fail("device", Unavailable("the database is away"))
+    for _ in range(5):
+        await tell(node, (ChangeKind.DEVICE, "D"))
+    timers = len(node.bench.timers.getDelayedCalls())
+    tried = node.gate.calls.count("device")
+    for _ in range(5):
+        await tell(node, (ChangeKind.DEVICE, "D"))
+    assert len(node.bench.timers.getDelayedCalls()) == timers
+    assert node.gate.calls.count("device") <= tried + 5
+    tried = node.gate.calls.count("device")
+    await node.advance(2)
+    assert node.gate.calls.count("device") == tried + 2
+    node.following.stop()
+    assert len(node.bench.timers.getDelayedCalls()) == timers - 1
+
+
+@bounded
 async def test_defect(node: NodeBench) -> None:
     """A change that nobody understands holds up none of those after it."""
     order: list[str] = []

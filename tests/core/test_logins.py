@@ -241,7 +241,7 @@ async def test_outdated_hash_of_inactive_user(bench: Bench, core: Core) -> None:
 async def test_hash_that_cannot_be_stored(bench: Bench, core: Core) -> None:
     """A login is good also when the better hash cannot be stored; the next one tries again."""
     user = await bench.user()
-    old = await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
+    await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
     bench.gate.fail("save_user", Unavailable("full"))
     with capturedLogs() as logged:
         await core.authentication.login("client", PASSWORD)

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from gatewayd.core.cluster import Node
 from gatewayd.core.model import Kind
 from gatewayd.core.plugins import PluginDraft
-from gatewayd.errors import ConfigError, Unavailable
+from gatewayd.errors import ConfigError, Superseded, Unavailable
 from tests.core.bench import Bench, bounded
 from tests.core.clustering import NodeBench, names, number, stored
 
@@ -192,6 +192,36 @@ async def test_stranded_device_is_gone(node: NodeBench) -> None:
     await node.advance(3)
     assert [e.kind for e in await node.bench.replay(other)][-1] is Kind.DETACHED
     assert node.membership.holds()
+
+
+@bounded
+async def test_stranded_twice(node: NodeBench) -> None:
+    """What somebody else has recorded meanwhile is no reason to be warned, or to wait."""
+    device = await node.bench.device()
+    node.cluster.left_behind = [stored(device, number(2))]
+    node.gate.fail("append", Superseded("D"))
+    with capturedLogs() as logged:
+        await node.advance(3)
+    assert node.cluster.asked.count("stranded") > 0
+    assert [entry for entry in logged if "dead nodes" in entry["log_format"]] == []
+    node.gate.fail("append", None)
+
+
+@bounded
+async def test_leaves_while_it_tidies(bench: Bench) -> None:
+    """A node that stops does not see to all that dead nodes have left: the next warden does."""
+    node = NodeBench(bench)
+    await node.core.join()
+    device = await bench.device()
+    node.cluster.left_behind = [stored(device, number(2, count)) for count in range(1, 2003)]
+    node.gate.hold("append")
+    await node.advance(3)
+    left = Deferred.fromCoroutine(node.core.leave())
+    await node.gate.answered("append")
+    await node.gate.release("append")
+    await left
+    assert len(node.cluster.left_behind) == 2002 - 500
+    assert node.cluster.asked[-1] == "leave"
 
 
 @bounded

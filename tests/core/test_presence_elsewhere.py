@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 
 from gatewayd.core.attachment import Attachment, to_entry
 from gatewayd.core.cluster import Node
-from gatewayd.core.model import Device, Event, Kind
-from gatewayd.errors import NotFound, Unavailable
+from gatewayd.core.model import Device, Entry, Event, Kind
+from gatewayd.errors import NotFound, Superseded, Unavailable
 from tests.core.bench import Bench, bounded
 from tests.core.clustering import NodeBench, number, stored
 
@@ -199,19 +199,49 @@ async def test_taken_for_dead(node: NodeBench) -> None:
 
 
 @bounded
-async def test_not_recorded(node: NodeBench) -> None:
+async def test_not_recorded(node: NodeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket of which the others do not hear has to go; that it is over they hear later."""
     device = await node.bench.device()
     gone: list[str] = []
-    node.gate.fail("append", Unavailable("too much waits"))
-    with capturedLogs() as logged:
-        node.core.presence.share(device, "a", lambda: gone.append("a"))
+    answer: Deferred[Event] = Deferred()
+    with monkeypatch.context() as patched, capturedLogs() as logged:
+        patched.setattr(node.core.timeline, "append", lambda entry: answer)
+        attachment = node.core.presence.share(device, "a", lambda: gone.append("a"))
+        assert where(node, device) == [("", attachment.number)]
+        answer.errback(Unavailable("too much waits"))
     assert gone == ["a"]
     assert where(node, device) == []
     assert [entry["error"] for entry in logged] == ["too much waits"]
-    node.gate.fail("append", None)
     await node.advance(3)
     assert [e.kind for e in await node.bench.replay(device)][-1] is Kind.DETACHED
+
+
+@bounded
+async def test_refused_at_once(node: NodeBench) -> None:
+    """Nothing is attached of which is known at once that the others will not hear of it."""
+    device = await node.bench.device()
+    gone: list[str] = []
+    arrived = node.core.presence.arrival(device)
+    node.gate.fail("append", Unavailable("the database is not reached"))
+    with pytest.raises(Unavailable):
+        node.core.presence.share(device, "a", lambda: gone.append("a"))
+    assert (gone, where(node, device), arrived.called) == ([], [], False)
+    node.gate.fail("append", None)
+    node.core.presence.share(device, "a", lambda: gone.append("a"))
+    assert (gone, arrived.called) == ([], True)
+
+
+@bounded
+async def test_told_by_another(node: NodeBench) -> None:
+    """That somebody else has recorded the end of a socket is nothing to be warned of."""
+    device = await node.bench.device()
+    attachment = node.core.presence.share(device, "a")
+    node.gate.fail("append", Superseded("D"))
+    with capturedLogs() as logged:
+        node.core.presence.detach(attachment)
+        node.core.timeline.note(Entry(device=device, kind=Kind.DETACHED, name="a"))
+    assert [entry["log_level"] for entry in logged] == [LogLevel.debug] * 2
+    node.gate.fail("append", None)
 
 
 @bounded

@@ -54,7 +54,7 @@ class Actor(Client):
         if line is not None and line.state == line.STATE_OPEN:
             self.attempted.add(tag)
             self._waiting[tag] = device, number
-            line.send({"requestId": tag, "deviceId": device, **fields})
+            line.tell({"requestId": tag, "deviceId": device, **fields})
 
     def take(self, message: dict[str, Any]) -> None:
         waiting = self._waiting.pop(message.get("requestId", ""), None)
@@ -128,7 +128,7 @@ class Owner(Actor):
     def connected(self, line: Line) -> None:
         super().connected(line)
         self._reign += 1
-        line.send({
+        line.tell({
             "action": "authenticate", "requestId": "a", "token": self._token,
             "deviceId": self._device,
         })  # fmt: skip
@@ -139,7 +139,7 @@ class Owner(Actor):
             return
         if message["action"] == "authenticate":
             if message["status"] == "success":
-                line.send({"action": "command/subscribe", "requestId": "s"})
+                line.tell({"action": "command/subscribe", "requestId": "s"})
                 self.repeat(line, self._report, 0.02, 0.1)
             else:
                 reactor.callLater(_PATIENCE, line.dropConnection, abort=True)
@@ -200,7 +200,7 @@ class Reader(Client):
             request |= {"action": "command/subscribe", "returnUpdatedCommands": True}
         if self.seen.device is not None:
             request["deviceId"] = self.seen.device
-        line.send(request)
+        line.tell(request)
 
     def take(self, message: dict[str, Any]) -> None:
         line = self._line

@@ -29,6 +29,11 @@ class Line(Socket):
 
     client: Client
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message, unless the other side has hung up: who waits for an answer knows then."""
+        if self.state == self.STATE_OPEN:
+            self.send(message)
+
     def onMessage(self, payload: bytes, is_binary: bool) -> None:
         try:
             self.client.take(json.loads(payload))

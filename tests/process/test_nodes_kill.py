@@ -41,7 +41,7 @@ class Attached(Actor):
         super().connected(line)
         self.attached = False
         line.gone.addCallback(self._lost)
-        line.send({
+        line.tell({
             "action": "authenticate", "requestId": "a", "token": self._token,
             "deviceId": self.device,
         })  # fmt: skip
@@ -55,7 +55,7 @@ class Attached(Actor):
         if line is None:
             return
         if message["action"] == "authenticate" and message["status"] == "success":
-            line.send({"action": "command/subscribe", "requestId": "s"})
+            line.tell({"action": "command/subscribe", "requestId": "s"})
         elif message["action"] == "command/subscribe" and message["status"] == "success":
             self.attached = True
             self.times += 1
