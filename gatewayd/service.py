@@ -6,21 +6,21 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from gatewayd.api.ops.health import Health
 from gatewayd.composition import Api, Composition
 from gatewayd.configuration import TOKEN_APIS, Listen, Settings
 from gatewayd.core.bootstrap import bootstrap
 from gatewayd.errors import ConfigError
+from gatewayd.transport.listener import Listener
+from gatewayd.transport.listener import address as address
 from gatewayd.transport.names import is_mine
 from gatewayd.transport.root import Root
 from gatewayd.transport.site import GatewaySite, HttpLimits
@@ -34,13 +34,11 @@ def wall_ms() -> int:
 class Gateway(Service):
     """The daemon.
 
-    Start: bind every listener, open the store, start the core, let the listeners accept. Stop:
-    stop accepting, answer what was taken, close the sockets and the links, flush and close the
-    store.
+    Start: bind every listener, open the store, start the core, bind what is shared with other
+    processes, let the listeners accept. Stop: stop accepting, answer what was taken, close the
+    sockets and the links, flush and close the store.
 
     :ivar core: what the APIs are given. :ivar links: None when no listener serves them.
-    :ivar ports: one per listener of the settings, in their order, and then that for the other
-        nodes, if there is one; open once it has started.
     :ivar ready: fires once everything serves; fails with what prevented it.
     :ivar broken: fails when it cannot go on serving, with why.
 
@@ -59,8 +57,6 @@ class Gateway(Service):
         self.settings = settings
         self.reactor = reactor
         self.ready: Deferred[None] = Deferred()
-        self.ports: list[IListeningPort] = []
-        self._bindings: list[Deferred[IListeningPort]] = []
         self._serving = False
         self.broken: Deferred[None] = Deferred()
         self._parts = Composition(
@@ -73,12 +69,22 @@ class Gateway(Service):
         self.links = self._parts.links
         self._apis = self._parts.apis
         self._health = Health(self._checks())
-        self._sites = [self._site(listen) for listen in settings.listen]
-        self._endpoints = [listen.endpoint for listen in settings.listen]
         self._forwarding = self._parts.forwarding
+        self._listeners = [
+            Listener(
+                ", ".join(listen.serve), listen.endpoint, self._site(listen),
+                shared=listen.reuse_port,
+            )
+            for listen in settings.listen
+        ]  # fmt: skip
         if self._forwarding is not None:
-            self._sites.append(self._forwarding.site())
-            self._endpoints.append(self._forwarding.endpoint)
+            what, place = "the other nodes", self._forwarding.endpoint
+            self._listeners.append(Listener(what, place, self._forwarding.site(), internal=True))
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """Those that are bound, in the order of the settings, then that for the other nodes."""
+        return [each.port for each in self._listeners if each.port is not None]
 
     def _started(self) -> list[Api]:
         """Return every API that is served."""
@@ -109,21 +115,13 @@ class Gateway(Service):
 
         :raises SystemExit: one cannot be bound.
         """
-        for place, site in zip(self._endpoints, self._sites, strict=True):
-            try:
-                endpoint = serverFromString(self.reactor, place)
-            except (ValueError, TypeError) as error:
-                tell(f"no endpoint: {place!r}: {error}")
-                raise SystemExit(1) from None
-            binding = maybeDeferred(endpoint.listen, site)
-            binding.addCallbacks(_hold, _cannot_listen, errbackArgs=(place,))
-            self._bindings.append(binding)
-            # Nearly every endpoint has bound by now; the others are waited for at the start.
-            if isinstance(getattr(binding, "result", None), Failure):
-                failure: Failure = binding.result  # type: ignore[assignment]
-                binding.addErrback(lambda _: None)
-                tell(failure.getErrorMessage())
-                raise SystemExit(1)
+        try:
+            for listener in self._listeners:
+                if not listener.shared:
+                    listener.bind(self.reactor)
+        except ConfigError as error:
+            tell(str(error))
+            raise SystemExit(1) from None
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
         """Open the store, start the core, let the listeners accept."""
@@ -132,7 +130,9 @@ class Gateway(Service):
 
     async def _start(self) -> None:
         settings = self.settings
-        self.ports = [await binding for binding in self._bindings]
+        for listener in self._listeners:
+            if not listener.shared:
+                await listener.bound()
         if settings.serves("devicelink") and not is_mine(settings.devicelink.host):
             raise ConfigError(f"devicelink.host: {settings.devicelink.host} is not this machine's")
         await self._parts.store.start()
@@ -150,17 +150,17 @@ class Gateway(Service):
             await part.start()
         for api in self._started():
             api.start()
+        for listener in self._listeners:
+            if listener.shared:
+                listener.bind(self.reactor)
+                await listener.bound()
         self._serving = True
-        served = [
-            *zip((", ".join(each.serve) for each in settings.listen), self.ports, strict=False)
-        ]
-        if self._forwarding is not None:
-            # First, as what clients ask of other nodes may lead back here.
-            served.insert(0, ("the other nodes", self.ports[-1]))
-        for what, port in served:
-            if hasattr(port, "startReading"):
-                port.startReading()
-            self.log.info("serving {apis} on {address}", apis=what, address=address(port))
+        # Those of other nodes first, as what clients ask of them may lead back here.
+        for listener in sorted(self._listeners, key=lambda each: not each.internal):
+            assert listener.port is not None
+            listener.accept()
+            place = address(listener.port)
+            self.log.info("serving {apis} on {address}", apis=listener.what, address=place)
 
     # Stop
 
@@ -173,13 +173,14 @@ class Gateway(Service):
         timeout = self.settings.service.drain_timeout
         self._serving = False
         self.log.info("stopping")
-        public = len(self.settings.listen)
-        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports[:public]])
-        stopping = [Deferred.fromCoroutine(api.stop(timeout)) for api in self._started()]
-        await DeferredList([*stopping, *(site.shutdown(timeout) for site in self._sites[:public])])
+        public = [each for each in self._listeners if not each.internal]
+        internal = [each for each in self._listeners if each.internal]
+        await _all(each.stop() for each in public)
+        stopping = [_all(api.stop(timeout) for api in self._started())]
+        await DeferredList([*stopping, *(each.site.shutdown(timeout) for each in public)])
         # What has just come to its end may have needed the other nodes, and they this one.
-        await DeferredList([maybeDeferred(port.stopListening) for port in self.ports[public:]])
-        await DeferredList([site.shutdown(timeout) for site in self._sites[public:]])
+        await _all(each.stop() for each in internal)
+        await DeferredList([each.site.shutdown(timeout) for each in internal])
         if self._forwarding is not None:
             self._forwarding.close()
         self._parts.lines.close()
@@ -191,26 +192,9 @@ class Gateway(Service):
         self.log.info("stopped")
 
 
-def _hold(port: IListeningPort) -> IListeningPort:
-    """Accept nothing yet; who connects waits in the kernel's queue."""
-    if hasattr(port, "stopReading"):
-        port.stopReading()
-    return port
-
-
-def _cannot_listen(failure: Failure, endpoint: str) -> None:
-    reason = getattr(failure.value, "socketError", None) or failure.getErrorMessage()
-    raise ConfigError(f"cannot listen on {endpoint}: {reason}")
-
-
-def address(port: IListeningPort) -> str:
-    """Return where a port listens, as people write it."""
-    host: Any = port.getHost()
-    name = getattr(host, "name", None)
-    if name is not None:
-        return f"unix:{name}"
-    shown = f"[{host.host}]" if ":" in host.host else host.host
-    return f"{shown}:{host.port}"
+def _all(works: Iterable[Coroutine[Deferred[Any], Any, None]]) -> Deferred[Any]:
+    """Do several things at once; fires when all are done, or have failed."""
+    return DeferredList([Deferred.fromCoroutine(work) for work in works])
 
 
 def tell(message: str) -> None:

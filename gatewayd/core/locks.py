@@ -10,7 +10,7 @@ from twisted.internet.defer import DeferredLock
 
 from gatewayd.errors import Conflict, Unavailable
 
-_TRIES = 10
+_TRIES = 20
 _Result = TypeVar("_Result")
 
 

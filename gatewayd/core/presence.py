@@ -144,7 +144,7 @@ class Presence:
         for older in tuple(self._attached.get(newer.device.uid, ())):
             if older.epoch is not None and older.position < newer.position:
                 self.detach(older)
-                older.superseded()
+                self._tell(older.superseded)
 
     def detach(self, attachment: Attachment) -> None:
         """Know that a socket is gone; a second call does nothing."""
@@ -165,7 +165,7 @@ class Presence:
         """Drop the attachments of a device that is deleted, and tell its sockets and who waits."""
         self._elsewhere.forget(device.uid)
         for attachment in self._attached.pop(device.uid, []):
-            attachment.superseded()
+            self._tell(attachment.superseded)
         for arrived in self._awaited.pop(device.uid, []):
             if not arrived.called:
                 arrived.errback(NotFound("device", device.id))
@@ -206,7 +206,7 @@ class Presence:
         self._unsaid.clear()
         attached, self._attached = self._attached, {}
         for attachment in chain(*attached.values()):
-            self._dismiss(attachment)
+            self._tell(attachment.lost)
 
     def know(self, nodes: Sequence[Node]) -> None:
         """Know how all nodes are: the attachments of one that is dead do not count.
@@ -238,9 +238,10 @@ class Presence:
         """Whether an attachment of this node began under the lease that it has now."""
         return attachment.incarnation == self._incarnation
 
-    def _dismiss(self, attachment: Attachment) -> None:
+    def _tell(self, to_go: Callable[[], None]) -> None:
+        """Tell a socket to go; a defect in that is nobody else's."""
         try:
-            attachment.lost()
+            to_go()
         except Exception:
             self.log.failure("a socket could not be told to go")
 
@@ -264,7 +265,7 @@ class Presence:
             # Nobody may know whether its beginning was recorded.
             self._unsaid.append(attachment)
             if self._remove(attachment):
-                self._dismiss(attachment)
+                self._tell(attachment.lost)
 
     def _follow(self, event: Event) -> None:
         """Know of an event in which something came or went, before anybody else does."""
@@ -289,4 +290,4 @@ class Presence:
         for attachment in tuple(self._attached.get(ended.device.uid, ())):
             if attachment.number == ended.number:
                 self._remove(attachment)
-                self._dismiss(attachment)
+                self._tell(attachment.lost)

@@ -73,16 +73,16 @@ class Telling(Shared):
         done = self._ask("change_session", change)
         return done.addCallback(lambda _: self.cluster.tell(ChangeKind.SESSION, change.id))
 
-    def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
+    def drop_sessions(self, ids: Sequence[str]) -> Deferred[list[str]]:
         return self._ask("drop_sessions", ids).addCallback(lambda _: self._gone([*ids]))
 
     def drop_unused_sessions(self, ids: Sequence[str], before: int) -> Deferred[list[str]]:
-        done = self._ask("drop_unused_sessions", ids, before)
-        return done.addCallback(lambda gone: self._gone(gone) or gone)
+        return self._ask("drop_unused_sessions", ids, before).addCallback(self._gone)
 
-    def _gone(self, ids: list[str]) -> None:
+    def _gone(self, ids: list[str]) -> list[str]:
         if ids:
             self.cluster.tell(ChangeKind.SESSIONS_GONE, ids)
+        return ids
 
 
 class Peer(NodeBench):

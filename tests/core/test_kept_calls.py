@@ -127,10 +127,9 @@ async def test_many_at_once(bench: Bench) -> None:
     relaying = Relaying(bench, RelayRules(in_flight=8, queued=192))
     device = await bench.device()
     same = [relaying.once(device, key="k") for _ in range(200)]
-    await bench.settle()
-    assert [is_waiting(each) for each in same] == [True] + [False] * 199
     for each in same[1:]:
         assert await conflict(each) == "running"
+    assert is_waiting(same[0])
     relaying.door.ready = OK
     relaying.door.answer()
     await same[0]

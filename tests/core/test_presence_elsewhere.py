@@ -12,8 +12,9 @@ from twisted.logger import LogLevel, capturedLogs
 from gatewayd.core.attachment import Attachment, to_entry
 from gatewayd.core.cluster import Node
 from gatewayd.core.model import Device, Entry, Event, Kind
+from gatewayd.core.queries import Filter
 from gatewayd.errors import NotFound, Superseded, Unavailable
-from tests.core.bench import Bench, bounded
+from tests.core.bench import Bench, Recorder, bounded
 from tests.core.clustering import NodeBench, number, stored
 
 
@@ -162,6 +163,26 @@ async def test_taken_over(node: NodeBench) -> None:
     assert sorted(where(node, device)) == [("", shared.number), ("two", number(2))]
     kinds = [event.kind for event in await node.bench.replay(device)]
     assert kinds.count(Kind.DETACHED) == 1
+
+
+@bounded
+async def test_defect_of_a_socket(node: NodeBench) -> None:
+    """A socket that cannot be told to go costs nobody an event."""
+    device = await node.bench.device()
+
+    def broken() -> None:
+        raise RuntimeError("superseded")
+
+    await node.core.presence.take_over(device, "a", broken)
+    await node.bench.settle()
+    sink = Recorder()
+    wanted = Filter(kinds=frozenset({Kind.ATTACHED}))
+    node.core.timeline.subscribe(wanted, node.bench.admin, sink).go_live()
+    with capturedLogs() as logged:
+        event = await node.record(Kind.ATTACHED, device, number(2), exclusive=True)
+    assert "a socket could not be told to go" in [entry["log_format"] for entry in logged]
+    assert sink.seqs == [event.seq]
+    assert where(node, device) == [("two", number(2))]
 
 
 @bounded

@@ -15,11 +15,11 @@ from twisted.logger import capturedLogs
 from gatewayd.core.access import DEVICE_ACTIONS, EVERYTHING, Principal
 from gatewayd.core.devices import ADDED, UPDATED, DeviceChange
 from gatewayd.core.gateway import Core
-from gatewayd.core.model import Device, GroupKind, PluginFilter, PluginStatus, Status, User
+from gatewayd.core.model import Device, GroupKind, Plugin, PluginFilter, PluginStatus, Status, User
 from gatewayd.core.plugins import PluginChange, PluginDraft
 from gatewayd.core.users import UserChange
 from gatewayd.errors import Conflict, Denied, Invalid, NotFound, Unavailable
-from tests.core.bench import PASSWORD, START, Bench, bounded, refused, together
+from tests.core.bench import PASSWORD, START, Bench, Gate, bounded, refused, together
 from tests.core.clustering import NodeBench
 from tests.core.test_passwords import DEVICEHIVE
 
@@ -40,14 +40,20 @@ async def join(bench: Bench) -> AsyncIterator[NodeBench]:
     await node.close()
 
 
-async def read_there(node: NodeBench, read: str, doing: Coroutine[Any, Any, Any]) -> Deferred[Any]:
-    """Begin something on the other node, which has read from the store now but has not heard."""
-    node.gate.hold(read)
+async def begin(gate: Gate, read: str, doing: Coroutine[Any, Any, Any]) -> Deferred[Any]:
+    """Begin something that has read from the store now, but has not heard the answer."""
+    gate.hold(read)
+    gate.calls.clear()
     done = Deferred.fromCoroutine(doing)
-    while read not in node.gate.calls:
-        await node.bench.settle()
-    await node.gate.answered(read)
+    while read not in gate.calls:
+        await gate.store.setting("")
+    await gate.answered(read)
     return done
+
+
+async def rename(bench: Bench, core: Core, topic: str, name: str) -> Plugin:
+    """Rename a plugin."""
+    return await core.plugins.update(bench.admin, topic, PluginChange(name=name))
 
 
 async def stored_user(bench: Bench, user: User) -> User:
@@ -146,8 +152,8 @@ async def test_moved_elsewhere(bench: Bench, core: Core, node: NodeBench) -> Non
 @bounded
 async def test_registered_at_once(bench: Bench, core: Core, node: NodeBench) -> None:
     """The later of two registrations says what it says of the device, and nothing else."""
-    saving = await read_there(
-        node, "device", node.core.devices.save(bench.admin, "d", DeviceChange(name="there"))
+    saving = await begin(
+        node.gate, "device", node.core.devices.save(bench.admin, "d", DeviceChange(name="there"))
     )
     draft = DeviceChange(name="here", data=b"{}", blocked=True, network=bench.network)
     first = await core.devices.save(bench.admin, "D", draft)
@@ -164,7 +170,7 @@ async def test_registered_by_somebody_else(bench: Bench, core: Core, node: NodeB
     away = await bench.group(GroupKind.NETWORK, "away")
     client = await bench.client(bench.network)
     change = DeviceChange(name="there")
-    saving = await read_there(node, "device", node.core.devices.save(client, "D", change))
+    saving = await begin(node.gate, "device", node.core.devices.save(client, "D", change))
     first = await core.devices.save(bench.admin, "D", DeviceChange(name="here", network=away))
     await node.gate.release("device")
     with pytest.raises(Denied):
@@ -176,7 +182,7 @@ async def test_registered_by_somebody_else(bench: Bench, core: Core, node: NodeB
 async def test_registered_once(bench: Bench, core: Core, node: NodeBench) -> None:
     """Who only wants a device to be there has the one that another registers first."""
     draft = DeviceChange(name="there", data=b'{"there": 1}')
-    there = await read_there(node, "device", node.core.devices.register(bench.admin, "d", draft))
+    there = await begin(node.gate, "device", node.core.devices.register(bench.admin, "d", draft))
     first = await core.devices.save(bench.admin, "D", DeviceChange(name="here"))
     await node.gate.release("device")
     assert await there == first
@@ -219,10 +225,9 @@ async def test_user(bench: Bench, core: Core, node: NodeBench) -> None:
         ),
     ]
     for status, (doing, fields) in zip((1, 2, 0), there, strict=True):
-        saving = await read_there(node, "user", doing)
+        saving = await begin(node.gate, "user", doing)
         await core.users.update(bench.admin, user.id, UserChange(status=status))
         await node.gate.release("user")
-        node.gate.calls.clear()
         await saving
         found = await stored_user(bench, user)
         assert found.status == status
@@ -250,7 +255,7 @@ async def test_rights_lost_elsewhere(bench: Bench, core: Core, node: NodeBench) 
     user = await bench.user()
     client = Principal(bench.admin.actions, user=await bench.user("other"))
     change = UserChange(password="taken over")
-    saving = await read_there(node, "user", node.core.users.update(client, user.id, change))
+    saving = await begin(node.gate, "user", node.core.users.update(client, user.id, change))
     await core.users.update(bench.admin, user.id, UserChange(role=0))
     await node.gate.release("user")
     with pytest.raises(Denied):
@@ -275,7 +280,7 @@ async def test_change_and_login(bench: Bench, core: Core, node: NodeBench) -> No
     """A change of a user undoes no login, and none makes it wait or begin again."""
     user = await bench.user()
     change = UserChange(data=b"{}")
-    saving = await read_there(node, "user", node.core.users.update(bench.admin, user.id, change))
+    saving = await begin(node.gate, "user", node.core.users.update(bench.admin, user.id, change))
     await core.authentication.login("client", PASSWORD)
     await refused(core.authentication.login("client", WRONG))
     await bench.settle()
@@ -310,8 +315,8 @@ async def test_locked_while_it_enters(bench: Bench, core: Core, node: NodeBench)
         for _ in range(9):
             await refused(core.authentication.login("client", WRONG))
         await bench.settle()
-        entering = await read_there(
-            node, "user_by_login", node.core.authentication.login("client", PASSWORD)
+        entering = await begin(
+            node.gate, "user_by_login", node.core.authentication.login("client", PASSWORD)
         )
         await refused(core.authentication.login("client", WRONG))
         assert (await stored_user(bench, user)).status is Status.LOCKED
@@ -327,8 +332,8 @@ async def test_password_changed_while_hash_is_renewed(
     """A better hash of the old password does not replace a new password."""
     user = await bench.user()
     old = await bench.store.save_user(msgspec.structs.replace(user, password=DEVICEHIVE), user)
-    renewing = await read_there(
-        node, "user", node.core.users.renew_hash(user.id, old.password, "better")
+    renewing = await begin(
+        node.gate, "user", node.core.users.renew_hash(user.id, old.password, "better")
     )
     await core.users.update(bench.admin, user.id, UserChange(password="another one"))
     changed = await stored_user(bench, user)
@@ -346,7 +351,7 @@ async def test_group(bench: Bench, core: Core, node: NodeBench, kind: GroupKind)
     """A name that one gives and a description that another gives are both kept."""
     group = await core.groups(kind).insert(bench.admin, "n", None)
     there = node.core.groups(kind)
-    saving = await read_there(node, "group", there.update(bench.admin, group.id, None, "text"))
+    saving = await begin(node.gate, "group", there.update(bench.admin, group.id, None, "text"))
     await core.groups(kind).update(bench.admin, group.id, "new", None)
     await node.gate.release("group")
     await saving
@@ -357,24 +362,35 @@ async def test_group(bench: Bench, core: Core, node: NodeBench, kind: GroupKind)
 
 @bounded
 async def test_plugin(bench: Bench, core: Core, node: NodeBench) -> None:
-    """A plugin that connects to one node keeps what another changes, and the other way round."""
-    plugin = await core.plugins.register(bench.admin, PluginDraft(name="plugin"))
-    topic = plugin.topic
-    changing = await read_there(
-        node, "plugin", node.core.plugins.update(bench.admin, topic, PluginChange(name="new name"))
-    )
-    active = await core.plugins.activate(topic)
-    await node.gate.release("plugin")
-    assert await changing == msgspec.structs.replace(active, name="new name")
-    node.gate.calls.clear()
-    changing = await read_there(
-        node, "plugin", node.core.plugins.update(bench.admin, topic, PluginChange(name="newer"))
-    )
-    await core.plugins.deactivate(topic)
-    await node.gate.release("plugin")
-    changed = await changing
-    assert (changed.name, changed.status) == ("newer", PluginStatus.INACTIVE)
-    assert await bench.store.plugin(topic) == changed
+    """A plugin that comes or goes on one node keeps what another changes meanwhile."""
+    topic = (await core.plugins.register(bench.admin, PluginDraft(name="plugin"))).topic
+    renaming = await begin(bench.gate, "plugin", rename(bench, core, topic, "new"))
+    active = await node.core.plugins.activate(topic)
+    await bench.gate.release("plugin")
+    assert await renaming == msgspec.structs.replace(active, name="new")
+    renaming = await begin(bench.gate, "plugin", rename(bench, core, topic, "newer"))
+    await node.core.plugins.deactivate(topic)
+    await bench.gate.release("plugin")
+    renamed = await renaming
+    assert (renamed.name, renamed.status) == ("newer", PluginStatus.INACTIVE)
+    assert await bench.store.plugin(topic) == renamed
+
+
+@bounded
+async def test_plugin_renamed_while_it_comes(bench: Bench, core: Core, node: NodeBench) -> None:
+    """A plugin that is changed while it comes or goes has the new name and the new status."""
+    topic = (await core.plugins.register(bench.admin, PluginDraft(name="plugin"))).topic
+    for change, name, status in (
+        (node.core.plugins.activate, "new", PluginStatus.ACTIVE),
+        (node.core.plugins.deactivate, "newer", PluginStatus.INACTIVE),
+    ):
+        coming = await begin(node.gate, "plugin", change(topic))
+        await rename(bench, core, topic, name)
+        await node.gate.release("plugin")
+        await coming
+        plugin = await bench.store.plugin(topic)
+        assert plugin is not None
+        assert (plugin.name, plugin.status) == (name, status)
 
 
 @bounded
@@ -382,11 +398,11 @@ async def test_filter_of_what_becomes_active(bench: Bench, core: Core, node: Nod
     """A filter is not replaced while a plugin that becomes active on another node uses it."""
     plugin = await core.plugins.register(bench.admin, PluginDraft(name="plugin"))
     change = PluginChange(filter=PluginFilter(device="D"), status=PluginStatus.ACTIVE)
-    changing = await read_there(
-        node, "plugin", node.core.plugins.update(bench.admin, plugin.topic, change)
+    changing = await begin(
+        bench.gate, "plugin", core.plugins.update(bench.admin, plugin.topic, change)
     )
-    active = await core.plugins.activate(plugin.topic)
-    await node.gate.release("plugin")
+    active = await node.core.plugins.activate(plugin.topic)
+    await bench.gate.release("plugin")
     with pytest.raises(Invalid) as caught:
         await changing
     assert caught.value.rule == "active"

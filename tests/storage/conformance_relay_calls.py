@@ -68,13 +68,14 @@ class RelayCallConformance:
     @bounded
     async def test_call_large_body(self, rig: Rig) -> None:
         """Bodies of a mebibyte are kept, to the byte."""
-        call = draft(await rig.device(), key="k")
+        device = await rig.device()
+        call = draft(device, key="k")
         await rig.store.begin_call(call)
         answer = ended(call, body=bytes(range(256)) * (MEGABYTE // 256))
         await rig.store.end_call(answer)
         await rig.place.reopen()
         assert await rig.store.call(call.id) == answer
-        assert await rig.store.begin_call(draft(await rig.device(), "again", key="k")) == answer
+        assert await rig.store.begin_call(draft(device, "again", key="k")) == answer
 
     @bounded
     async def test_call_repeated(self, rig: Rig) -> None:

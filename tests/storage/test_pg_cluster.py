@@ -198,3 +198,12 @@ async def test_forgotten(nodes: Nodes) -> None:
     assert len(await stores["b"].cluster.renew()) == 4
     await stores["a"].cluster.renew()
     assert [each.name for each in await stores["b"].cluster.renew()] == ["a", "b", "d"]
+
+
+@bounded
+async def test_shadowed_until_grows(nodes: Nodes) -> None:
+    """A node that knows less than another does not take back up to when the log is kept."""
+    first, second = await nodes.join("a"), await nodes.join("b")
+    for store, until in ((first, 10), (second, 30), (first, 20)):
+        await store.keep_shadows([], [], until, 9)
+    assert await first.shadowed_until() == await second.shadowed_until() == 30
