@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -232,12 +232,13 @@ class Membership:
         before, self._nodes = self._nodes, {node.name: node for node in nodes if node.alive}
         self._presence.know(nodes)
         for node in before.values():
-            if node.name not in self._nodes:
+            # One that is there again already has lost what it had all the same.
+            if not _is_among(node, self._nodes):
                 self.log.warn("node {name} is gone", name=node.name)
                 self._orphans = True
                 self._call(self.died, node)
         for node in self.others():
-            if node.name not in before:
+            if not _is_among(node, before):
                 self.log.info("node {name} is there", name=node.name)
                 self._call(self.came, node)
         if self._tidying is None:
@@ -290,3 +291,9 @@ class Membership:
             if not failure.check(NotFound, Superseded):
                 failure.raiseException()
         return bool(stranded) and not failures
+
+
+def _is_among(node: Node, nodes: Mapping[str, Node]) -> bool:
+    """Whether a node is one of some, and the same process as there."""
+    there = nodes.get(node.name)
+    return there is not None and there.incarnation == node.incarnation

@@ -253,6 +253,25 @@ async def test_orphans(node: NodeBench) -> None:
 
 
 @bounded
+async def test_orphans_of_a_node_that_is_back(node: NodeBench) -> None:
+    """A node that was started anew between two renewals has left plugins like one that died."""
+    bench = node.bench
+    told: list[tuple[str, int]] = []
+    node.membership.came.append(lambda each: told.append(("came", each.incarnation)))
+    node.membership.died.append(lambda each: told.append(("died", each.incarnation)))
+    node.cluster.meet(Node(name="z", incarnation=5))
+    await node.advance(3)
+    plugin = await node.core.plugins.register(bench.admin, PluginDraft(name="plugin"))
+    plugin = await node.core.plugins.activate(plugin.topic)
+    node.cluster.orphans = [plugin]
+    node.cluster.meet(Node(name="z", incarnation=6))
+    await node.advance(3)
+    assert told == [("came", 5), ("died", 5), ("came", 6)]
+    status = (await bench.core.plugins.get(bench.admin, plugin.topic)).status
+    assert status.name == "INACTIVE"
+
+
+@bounded
 async def test_plugins_of_a_node_that_is_back(node: NodeBench) -> None:
     """A node that joins anew tells again which plugins are connected to it."""
     bench = node.bench
