@@ -90,6 +90,20 @@ async def test_holds_what_may_be_missing(peers: Peers) -> None:
 
 
 @bounded
+async def test_lets_go_of_what_was_on_its_way(peers: Peers) -> None:
+    """What was about to be kept, and was not, is let go of as well, when another has kept it."""
+    device = await peers.bench.device()
+    event = await peers.two.say(device, {"heat": 1})
+    values = peers.two.hub.values
+    assert len(values.hand_over()) == 1
+    values.let_go(event.ts)
+    values.not_kept()
+    values.let_go(event.ts)
+    assert values.hand_over() == []
+    values.kept()
+
+
+@bounded
 async def test_until_grows(peers: Peers) -> None:
     """Up to when the log is kept never goes back, also not with a keeper that began long ago."""
     device = await peers.bench.device()

@@ -161,7 +161,7 @@ class LastValues:
         """Let go of the devices whose messages up to then (ms) the store has, if that is all."""
         while self._taken:
             uid, taken = next(iter(self._taken.items()))
-            if taken > until:
+            if taken > until or uid in self._saving:  # what is on its way may come back
                 break
             del self._taken[uid]
             self._unsaved.pop(uid, None)

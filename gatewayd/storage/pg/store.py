@@ -104,14 +104,10 @@ class PostgresStore:
         node: str = "gatewayd",
         lease: int = LEASE,
     ) -> None:
-        self._reactor = reactor
-        self._patience = patience
+        self._reactor, self._patience = reactor, patience
         self._opened_at = (0, 0)
         # A transaction whose process stands still must not keep the others from the log for ever.
-        self._dsn = dsn_with(
-            url,
-            idle_in_transaction_session_timeout=str(int(patience * 1000)),
-        )
+        self._dsn = dsn_with(url, idle_in_transaction_session_timeout=str(int(patience * 1000)))
         budget = Budget(pending)
 
         def lane() -> Lane:
@@ -206,9 +202,8 @@ class PostgresStore:
     def _between(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Delete devices, after what was appended to them before and before what is to be after."""
         gate = self._log.gate()
-        change = self._recorder.change
-        done = self._registry.submit(_behind, gate.reached, change, function, *arguments)
-        return done.addBoth(gate.open)
+        job = (_behind, gate.reached, self._recorder.change, function, *arguments)
+        return self._registry.submit(*job).addBoth(gate.open)
 
     def _change(self, function: Callable[..., Any], *arguments: Any, **rest: Any) -> Deferred[Any]:
         """Write to the registry, and tell other nodes what :mod:`.telling` says."""
@@ -220,8 +215,7 @@ class PostgresStore:
         return self._log.submit(Draft.append, entry, size=entry.size, patience=patience)
 
     def update_command(self, change: CommandChange) -> Deferred[Event]:
-        size = 512 + len(change.result or b"")
-        return self._log.submit(Draft.update_command, change, size=size)
+        return self._log.submit(Draft.update_command, change, size=512 + len(change.result or b""))
 
     def read(self, replay: Replay) -> Deferred[Page]:
         return self._readers.submit(history.read, replay)
@@ -321,8 +315,7 @@ class PostgresStore:
         return self._change(users.forget_attempts, user_id)
 
     def delete_user(self, user_id: int) -> Deferred[bool]:
-        gone = self._change(users.delete, user_id)
-        return gone.addCallback(lambda plugins: plugins is not None)
+        return self._change(users.delete, user_id).addCallback(lambda gone: gone is not None)
 
     def plugin(self, topic: str) -> Deferred[Plugin | None]:
         return self._readers.submit(plugins.get, topic)
