@@ -82,6 +82,11 @@ class Gateway(Service):
             self._listeners.append(Listener(what, place, self._forwarding.site(), internal=True))
 
     @property
+    def sites(self) -> list[GatewaySite]:
+        """What serves them, in the same order."""
+        return [each.site for each in self._listeners]
+
+    @property
     def ports(self) -> list[IListeningPort]:
         """Those that are bound, in the order of the settings, then that for the other nodes."""
         return [each.port for each in self._listeners if each.port is not None]

@@ -75,7 +75,7 @@ async def open_polls(daemon: Daemon, paths: Sequence[str]) -> list[_Poller]:
 
 def connections(daemon: Daemon) -> int:
     """Return how many HTTP connections there are."""
-    return daemon.gateway._sites[0].connections
+    return daemon.gateway.sites[0].connections
 
 
 @pytest_twisted.ensureDeferred

@@ -269,7 +269,7 @@ async def test_nobody_hears_the_answer(start: Start, sockets: Sockets) -> None:
         result = await opening(*arguments)
         held.callback(None)
         await client.bye()
-        await until(lambda: not any(site.connections for site in linked.gateway._sites))
+        await until(lambda: not any(site.connections for site in linked.gateway.sites))
         return result
 
     links.open = hold  # type: ignore[method-assign,assignment]

@@ -161,7 +161,7 @@ class Peer(Linked):
     async def mute(self) -> None:
         """Be no more to be reached by the other nodes, but alive."""
         await maybeDeferred(self.gateway.ports[-1].stopListening)
-        await self.gateway._sites[-1].shutdown(0)
+        await self.gateway.sites[-1].shutdown(0)
 
     async def attached(self, device_id: str) -> Attached:
         """Return a device that is attached here, and can bring bodies."""

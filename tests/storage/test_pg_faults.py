@@ -150,13 +150,14 @@ async def test_database_goes_and_comes(
     """Acknowledged events are there once and in order, and observers are told of each once."""
     seen: list[Event] = []
     rig.store.observe(seen.extend)
-    load = Load(rig, [await rig.device("A"), await rig.device("B")])
+    device = await rig.device("A")
+    load = Load(rig, [device, await rig.device("B")])
     await load.grows()
     await fault(server, load)
     await load.grows()
     await load.end()
     await healthy(rig)
-    await rig.note(await rig.device("A"), "last")
+    await rig.note(device, "last")
     await check(rig, load, seen)
 
 
