@@ -71,16 +71,16 @@ class Plugins:
 
         :raises Unavailable:
         """
-        await undisturbed(self._turn_off_orphans)
-
-    async def _turn_off_orphans(self) -> None:
         cluster = self._store.cluster
         if cluster is None:
             orphans = await self._store.plugins(PluginQuery(status=PluginStatus.ACTIVE))
         else:
             orphans = await cluster.orphaned_plugins()
         for plugin in orphans:
-            await self._save(self._turned(plugin, PluginStatus.INACTIVE), plugin)
+            async with self._locks.hold(plugin.topic):
+                if plugin.topic not in self._connected:
+                    self._leaving[plugin.topic] = plugin.id
+                    await self._leave(plugin.topic)
 
     # Management
 
@@ -224,10 +224,14 @@ class Plugins:
 
     async def _turn_off(self, topic: str) -> None:
         cluster = self._store.cluster
-        if cluster is None or await cluster.plugin_left(self._leaving[topic]):
-            plugin = await self._store.plugin(topic)
-            if plugin is not None and plugin.status is PluginStatus.ACTIVE:
-                await self._save(self._turned(plugin, PluginStatus.INACTIVE), plugin)
+        if cluster is not None and not await cluster.plugin_left(self._leaving[topic]):
+            return
+        plugin = await self._store.plugin(topic)
+        if plugin is not None and plugin.status is PluginStatus.ACTIVE:
+            await self._save(self._turned(plugin, PluginStatus.INACTIVE), plugin)
+            # Who came to another node meanwhile has found it active still.
+            if cluster is not None and not await cluster.plugin_left(plugin.id):
+                await self._turn_on(topic)
 
     async def rejoin(self) -> None:
         """Tell the other nodes again what is connected here: they took this node for dead.
