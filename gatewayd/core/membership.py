@@ -44,7 +44,6 @@ class Membership:
 
     :param clock: for timers; it goes on while the process stands still.
     :ivar lost: called when the lease is lost.
-    :ivar came: called with a node that is there now. :ivar died: with one that is not any more.
     :ivar failed: called with why this node cannot join any more: somebody has taken its name.
     """
 
@@ -59,8 +58,6 @@ class Membership:
         terms: NodeTerms,
     ) -> None:
         self.lost: list[Callable[[], None]] = [presence.fence]
-        self.came: list[Callable[[Node], None]] = []
-        self.died: list[Callable[[Node], None]] = []
         self.failed: Callable[[ConfigError], None] = lambda error: None
         self._cluster = cluster
         self._presence = presence
@@ -223,7 +220,11 @@ class Membership:
         self.log.error("this node has lost its lease: {why}", why=why)
         self._own = None
         self._nodes.pop(self.name, None)
-        self._call(self.lost)
+        for callback in self.lost:
+            try:
+                callback()
+            except Exception:
+                self.log.failure("the loss of the lease was not taken over")
 
     # The others
 
@@ -236,21 +237,12 @@ class Membership:
             if not _is_among(node, self._nodes):
                 self.log.warn("node {name} is gone", name=node.name)
                 self._orphans = True
-                self._call(self.died, node)
         for node in self.others():
             if not _is_among(node, before):
                 self.log.info("node {name} is there", name=node.name)
-                self._call(self.came, node)
         if self._tidying is None:
             self._tidying = Deferred.fromCoroutine(self._tidy())
             self._tidying.addBoth(self._tidied)
-
-    def _call(self, callbacks: list[Callable[..., None]], *arguments: Node) -> None:
-        for callback in callbacks:
-            try:
-                callback(*arguments)
-            except Exception:
-                self.log.failure("a change of the lease or of the nodes was not taken over")
 
     # What dead nodes have left
 

@@ -150,15 +150,10 @@ async def test_name_taken(node: NodeBench) -> None:
 
 @bounded
 async def test_come_and_gone(node: NodeBench) -> None:
-    """Who comes and goes is told, and who is the warden follows from it."""
-    came: list[str] = []
-    died: list[str] = []
-    node.membership.came.append(lambda each: came.append(each.name))
-    node.membership.died.append(lambda each: died.append(each.name))
+    """Who comes and goes is known, and who is the warden follows from it."""
     node.cluster.meet(Node(name="a", incarnation=5, advertise="http://10.0.0.1"))
     node.cluster.meet(Node(name="z", incarnation=6))
     await node.advance(3)
-    assert sorted(came) == ["a", "z"]
     assert not node.membership.warden
     assert not node.membership.alone
     assert names(node.membership.others()) == ["a", "z"]
@@ -166,7 +161,6 @@ async def test_come_and_gone(node: NodeBench) -> None:
     assert node.membership.url("z") is None
     node.cluster.meet(Node(name="a", incarnation=5, alive=False))
     await node.advance(3)
-    assert died == ["a"]
     assert node.membership.peer("a") is None
     assert node.membership.warden
 
@@ -256,17 +250,13 @@ async def test_orphans(node: NodeBench) -> None:
 async def test_orphans_of_a_node_that_is_back(node: NodeBench) -> None:
     """A node that was started anew between two renewals has left plugins like one that died."""
     bench = node.bench
-    told: list[tuple[str, int]] = []
-    node.membership.came.append(lambda each: told.append(("came", each.incarnation)))
-    node.membership.died.append(lambda each: told.append(("died", each.incarnation)))
     node.cluster.meet(Node(name="z", incarnation=5))
     await node.advance(3)
-    plugin = await node.core.plugins.register(bench.admin, PluginDraft(name="plugin"))
-    plugin = await node.core.plugins.activate(plugin.topic)
+    plugin = await bench.core.plugins.register(bench.admin, PluginDraft(name="plugin"))
+    plugin = await bench.core.plugins.activate(plugin.topic)
     node.cluster.orphans = [plugin]
     node.cluster.meet(Node(name="z", incarnation=6))
     await node.advance(3)
-    assert told == [("came", 5), ("died", 5), ("came", 6)]
     status = (await bench.core.plugins.get(bench.admin, plugin.topic)).status
     assert status.name == "INACTIVE"
 
@@ -295,7 +285,8 @@ async def test_left_later(node: NodeBench) -> None:
         await node.core.plugins.deactivate(plugin.topic)
     node.cluster.error = None
     await node.advance(3)
-    assert node.cluster.asked.count(f"left {plugin.id}") == 2
+    # And once more: somebody may have connected elsewhere while it became inactive.
+    assert node.cluster.asked.count(f"left {plugin.id}") == 3
     status = (await bench.core.plugins.get(bench.admin, plugin.topic)).status
     assert status.name == "INACTIVE"
 
