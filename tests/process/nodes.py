@@ -65,9 +65,18 @@ class Node(Daemon):
     async def serve(self) -> None:
         """Start it and wait until it serves, and knows what is in the log."""
         port = self.port
-        await self.start(listeners=2)
-        self.port = port  # and not that of the internal listener
         end = reactor.seconds() + PATIENCE
+        while True:
+            try:
+                await self.start(listeners=2)
+            except AssertionError:
+                # The database may be away just then; as systemd does, it is started again.
+                if self.process.status != 1 or reactor.seconds() > end:
+                    raise
+                await deferLater(reactor, 0.5)
+            else:
+                break
+        self.port = port  # and not that of the internal listener
         while (await request(self.port, "GET", "/status")).code != 200:
             assert reactor.seconds() < end, self.output
             await deferLater(reactor, 0.05)
@@ -129,6 +138,12 @@ class Nodes:
         for node in self.nodes:
             await node.end()
         self.server.destroy()
+
+    async def mend(self) -> None:
+        """Start what a test that failed has left dead."""
+        for node in self.nodes:
+            if node.process.status is not None:
+                await node.serve()
 
     @property
     def port(self) -> int:

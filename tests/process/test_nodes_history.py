@@ -244,6 +244,7 @@ async def _in_time(work: Any, what: str) -> None:
 async def test_history(nodes: Nodes, seed: int) -> None:
     """Nothing is lost, doubled or out of order; who was taken over is silent; presence is true."""
     nodes.chance = random.Random(seed)
+    await nodes.mend()
     schedule = Schedule(nodes, seed)
     await schedule.begin()
     await schedule.disturb()
