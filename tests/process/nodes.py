@@ -39,6 +39,8 @@ admin_password = "{password}"
 drain_timeout = 0.5
 [ux4iot]
 shared_access_key = "@key@"
+# Sockets alone count: what was sent just before one was hung up may be recorded after its end.
+connection_state_on_telemetry = false
 """
 
 
