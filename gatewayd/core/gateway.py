@@ -59,7 +59,10 @@ class Core:
         self.store = store
         self.wall = wall
         self.registry = Registry(store)
-        self.timeline = Timeline(store, wall, lambda function: clock.callLater(0, function))
+        self.timeline = Timeline(
+            store, wall, lambda function: clock.callLater(0, function),
+            shared=store.cluster is not None,
+        )  # fmt: skip
         self.cluster = store.cluster
         self.presence = Presence(self.timeline, self.cluster)
         self.devices = Devices(store, self.registry, self.timeline)

@@ -87,11 +87,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the answer to a :class:`Replay`.
 
     :ivar complete: whether nothing more was in the log when it was read.
+    :ivar until: the position up to which the log surely was there when it was read; 0 when that is
+        no further than what was published by then.
     """
 
     events: list[Event]
     cursor: int
     complete: bool
+    until: int = 0
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):

@@ -143,8 +143,10 @@ class Subscription:
     def _begin(self, since: int | None) -> int | None:
         """Return from when the log has to be read, None when the tail has everything."""
         if since is not None:
-            for event in self._tail:
-                if event.ts <= since:  # it came in time, and the log will not bring it
+            # It came in time, and the log will not bring it; unless it is other nodes' who tell of
+            # what they have recorded before.
+            for event in () if self._timeline.shared else self._tail:
+                if event.ts <= since:
                     self._pass(event)
             return since
         if self._overflowed():
@@ -171,6 +173,8 @@ class Subscription:
                 if not self._sink.writable:
                     await self._sink.when_writable()
             if page.complete and not self._overflowed():
+                # The log may be ahead of what was published here: none of that is new.
+                self._position = max(self._position, page.until)
                 break
         self._position = max(self._position, began)
 
@@ -207,6 +211,8 @@ class Timeline:
 
     :param wall: the time of day in ms.
     :param later: calls a function in a later turn of the reactor.
+    :param shared: whether other nodes append to the log, too: what they have recorded is published
+        here some time later.
     """
 
     log = Logger()
@@ -216,7 +222,10 @@ class Timeline:
         store: Log,
         wall: Callable[[], int],
         later: Callable[[Callable[[], None]], object] = lambda function: function(),
+        *,
+        shared: bool = False,
     ) -> None:
+        self.shared = shared
         self._store = store
         self._later = later
         self._unpublished: deque[Event] = deque()

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 
+from gatewayd.errors import Unavailable
 from gatewayd.transport.census import Census
 
 if TYPE_CHECKING:
@@ -217,7 +218,9 @@ class _Ready:
 
 
 def _refuse(request: Any, error: Exception) -> int:
-    if not isinstance(error, Refused):
+    if isinstance(error, Unavailable):
+        error = refusal(503)  # whoever asks cannot be known now
+    elif not isinstance(error, Refused):
         _log.failure("WebSocket handshake for {path} failed", path=request.path)
         error = refusal(500)
     return error.answer(request)

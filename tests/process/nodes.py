@@ -20,6 +20,8 @@ from tests.storage.postgres import PostgresServer
 KEY = "the key of the backend"
 #: Seconds for which a lease holds here; a node that is killed is back after so long.
 LEASE = 4
+#: A device by which it is seen that a node works.
+WARM = "warm"
 _CONFIG = """\
 [[listen]]
 endpoint = "tcp:{port}:interface=127.0.0.1"
@@ -133,6 +135,7 @@ class Nodes:
         rights = {"actions": ["*"], "networkIds": ["*"], "deviceTypeIds": ["*"]}
         made = await succeed(admin, "token/create", payload={"userId": user["id"], **rights})
         self.token = made["accessToken"]
+        await succeed(admin, "device/save", deviceId=WARM, device={"name": WARM})
 
     async def end(self) -> None:
         """Leave no process behind."""
@@ -142,10 +145,24 @@ class Nodes:
         self.server.destroy()
 
     async def mend(self) -> None:
-        """Start what a test that failed has left dead."""
+        """Start what is dead, and wait until every node takes messages: has the database, a lease."""
         for node in self.nodes:
             if node.process.status is not None:
                 await node.serve()
+            end = reactor.seconds() + PATIENCE
+            while not await self._works(node):
+                assert reactor.seconds() < end, node.output
+                await deferLater(reactor, 0.1)
+
+    async def _works(self, node: Node) -> bool:
+        body = {"notification": "n", "parameters": {}}
+        try:
+            admin = await self.admin(node)
+            reply = await admin.ask("notification/insert", deviceId=WARM, notification=body)
+            await admin.bye()
+        except ConnectionError:  # it cannot know now who asks
+            return False
+        return bool(reply["status"] == "success")
 
     @property
     def port(self) -> int:

@@ -159,6 +159,7 @@ class Schedule:
         await self._commands_are_answered(attached)
         await _in_time(settle([*self._owners]), "no answer to an owner")
         await self._presence_is_right(attached)
+        await self._nodes.mend()
         attempted = await self._say_last()
         log = [Logged.of(row) for row in self._nodes.execute(_LOG, f"{self._prefix}-%")]
         actors = [*self._senders, *self._owners]

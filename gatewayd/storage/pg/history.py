@@ -84,6 +84,8 @@ async def read(tx: Tx, replay: Replay) -> Page:
 
     Within one device the cursor is the sequence number, over several devices the position.
     """
+    # First: what comes after it may be missing below, and what is before it is not.
+    ((until,),) = await tx.rows("SELECT position FROM log_end")
     where, values = _conditions(replay.filter)
     cursor = await _start(tx, replay) if replay.cursor is None else replay.cursor
     if replay.filter.stream is None:
@@ -106,7 +108,7 @@ async def read(tx: Tx, replay: Replay) -> Page:
     if events:
         cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
     complete = len(events) < replay.limit and not cut
-    return Page(events=events, cursor=cursor, complete=complete)
+    return Page(events=events, cursor=cursor, complete=complete, until=until)
 
 
 def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
