@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from tests.api.gate import broken
 from tests.api.scene import closing, fails, no_failures, ok, token
 from tests.harness import PATIENCE, Daemon, make_settings, reactor
 
@@ -49,6 +51,16 @@ async def upgrade(daemon: Daemon, authorization: str, path: str = "/api/websocke
     factory = Factory.forProtocol(lambda: raw)  # type: ignore[arg-type]
     await TCP4ClientEndpoint(reactor, "127.0.0.1", daemon.port).connect(factory)
     return await raw.done.addTimeout(PATIENCE, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_store_is_away(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it cannot be known whose a token is, the handshake may be tried again later."""
+    broken(monkeypatch, "users.get", "disk I/O error")
+    answer = await upgrade(daemon, f"Bearer {PLAIN}")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    monkeypatch.undo()
+    await ok(await daemon.connect(Authorization=f"Bearer {PLAIN}"), "device/list")
 
 
 @pytest_twisted.ensureDeferred

@@ -145,7 +145,7 @@ class Nodes:
         self.server.destroy()
 
     async def mend(self) -> None:
-        """Start what is dead, and wait until every node takes messages: has the database, a lease."""
+        """Start what is dead, and wait until every node takes messages."""
         for node in self.nodes:
             if node.process.status is not None:
                 await node.serve()
