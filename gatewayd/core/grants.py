@@ -70,3 +70,13 @@ class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
     subscribed: frozenset[Grant] = frozenset()
     unsubscribed: frozenset[Grant] = frozenset()
     used: int = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds in memory."""
+        sets = (self.granted, self.revoked, self.subscribed, self.unsubscribed)
+        return 256 + sum(
+            128 + len(grant.device) + len(grant.selector or "")
+            for grants in sets
+            for grant in grants
+        )

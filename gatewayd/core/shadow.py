@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -45,3 +47,9 @@ class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
     stamp: int
     heard: int
     sequence: str = ""
+
+
+def shadows_size(values: Sequence[LastValue], states: Sequence[ConnectionState]) -> int:
+    """Return about how many bytes they hold in memory."""
+    held = sum(128 + len(value.key) + len(value.value or b"") for value in values)
+    return 256 + held + 128 * len(states)

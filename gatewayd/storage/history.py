@@ -6,60 +6,18 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from gatewayd.core.model import Command, Delivery, Device, Event, Kind
 from gatewayd.core.queries import Filter, Listing, Page, Pending, Replay
+from gatewayd.storage.rows import EVENT, read_command, read_event, read_page
 
-_EVENT = (
-    "e.position, e.stream, e.seq, e.ts, e.stamp, e.kind, e.name, e.body, e.network, e.type, e.ref"
-)
 _COMMAND = (
     "c.stream, c.seq, c.name, c.network, c.type, c.ts, c.stamp, c.updated, c.user, c.parameters, "
     "c.lifetime, c.status, c.result, c.changed"
 )
-_COLUMNS = len(_EVENT.split(","))
 _JOIN = (
-    f"SELECT {_EVENT}, d.id, {_COMMAND} FROM event e JOIN device d ON d.uid = e.stream "
+    f"SELECT {EVENT}, d.id, {_COMMAND} FROM event e JOIN device d ON d.uid = e.stream "
     "LEFT JOIN command c ON c.stream = e.stream AND c.seq = e.ref AND e.kind IN (2, 3)"
 )
-
-
-class _Snapshot(msgspec.Struct):
-    """The body of a COMMAND_UPDATE event: the command's answer as it was then."""
-
-    status: str | None
-    result: msgspec.Raw
-
-
-def _command(row: Sequence[Any], device: str) -> Command:
-    return Command(
-        stream=row[0], seq=row[1], device=device, name=row[2], network=row[3], type=row[4],
-        ts=row[5], stamp=row[6], updated=row[7], user=row[8], parameters=row[9], lifetime=row[10],
-        status=row[11], result=row[12], changed=bool(row[13]),
-    )  # fmt: skip
-
-
-def _event(row: Sequence[Any]) -> Event:
-    """Build an event from a row of ``_JOIN``, for updates with the command as it was then."""
-    kind = Kind(row[5])
-    command = None
-    if row[_COLUMNS + 1] is not None:
-        command = _command(row[_COLUMNS + 1 :], row[_COLUMNS])
-        if kind is Kind.COMMAND_UPDATE:
-            then = msgspec.json.decode(row[7], type=_Snapshot)
-            result = bytes(then.result)
-            command = msgspec.structs.replace(
-                command,
-                status=then.status,
-                result=None if result == b"null" else result,
-                updated=row[3],
-            )
-    return Event(
-        position=row[0], stream=row[1], seq=row[2], ts=row[3], stamp=row[4], kind=kind,
-        name=row[6], body=row[7], network=row[8], type=row[9], device=row[_COLUMNS],
-        command=command,
-    )  # fmt: skip
 
 
 def _marks(values: Iterable[Any]) -> str:
@@ -103,23 +61,11 @@ def read(db: sqlite3.Connection, replay: Replay) -> Page:
     rows = db.execute(
         f"{_JOIN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?", [*values, replay.limit]
     )
-    events, cut = _page(rows, replay.bytes)
+    events, cut = read_page(rows, replay.bytes)
     if events:
         cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
     complete = len(events) < replay.limit and not cut
     return Page(events=events, cursor=cursor, complete=complete)
-
-
-def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
-    """Return the events of rows until they hold more than ``most`` bytes, and whether they did."""
-    events: list[Event] = []
-    size = 0
-    for row in rows:
-        events.append(_event(row))
-        size += events[-1].size
-        if size > most:
-            return events, True
-    return events, False
 
 
 def _start(db: sqlite3.Connection, replay: Replay) -> int:
@@ -151,7 +97,7 @@ def horizon(db: sqlite3.Connection) -> int:
 def event(db: sqlite3.Connection, stream: int, seq: int, device: str) -> Event | None:
     """Return one event of any kind."""
     row = db.execute(f"{_JOIN} WHERE e.stream = ? AND e.seq = ?", (stream, seq)).fetchone()
-    return None if row is None else _event(row)
+    return None if row is None else read_event(row)
 
 
 def notification(db: sqlite3.Connection, device: Device, seq: int) -> Event | None:
@@ -189,7 +135,7 @@ def notifications(db: sqlite3.Connection, listing: Listing) -> list[Event]:
     """List the notifications of a device."""
     rest, values = _listed(listing, "e")
     rest = rest.replace("WHERE ", "WHERE e.kind = 1 AND ", 1)
-    return [_event(row) for row in db.execute(f"{_JOIN} {rest}", values)]
+    return [read_event(row) for row in db.execute(f"{_JOIN} {rest}", values)]
 
 
 def command(db: sqlite3.Connection, device: Device, seq: int) -> Command | None:
@@ -199,7 +145,7 @@ def command(db: sqlite3.Connection, device: Device, seq: int) -> Command | None:
         "WHERE c.stream = ? AND c.seq = ?",
         (device.uid, seq),
     ).fetchone()
-    return None if row is None else _command(row, device.id)
+    return None if row is None else read_command(row, device.id)
 
 
 def commands(db: sqlite3.Connection, listing: Listing) -> list[Command]:
@@ -208,7 +154,7 @@ def commands(db: sqlite3.Connection, listing: Listing) -> list[Command]:
     rows = db.execute(
         f"SELECT d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream {rest}", values
     )
-    return [_command(row[1:], row[0]) for row in rows]
+    return [read_command(row[1:], row[0]) for row in rows]
 
 
 def pending(db: sqlite3.Connection, query: Pending) -> list[Event]:
@@ -233,12 +179,12 @@ def pending(db: sqlite3.Connection, query: Pending) -> list[Event]:
         where.append(f"c.name IN ({_marks(query.names)})")
         values.extend(query.names)
     rows = db.execute(
-        f"SELECT {_EVENT}, d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
+        f"SELECT {EVENT}, d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
         "JOIN event e ON e.stream = c.stream AND e.seq = c.seq "
         f"WHERE {' AND '.join(where)} ORDER BY c.seq LIMIT ?",
         [*values, query.limit],
     )
-    return _page(rows, query.bytes)[0]
+    return read_page(rows, query.bytes)[0]
 
 
 def mark(db: sqlite3.Connection, stream: int, seqs: Sequence[int], delivery: Delivery) -> None:

@@ -21,6 +21,7 @@ from gatewayd.core.shadow import StoredTwin
 from gatewayd.errors import Conflict, NotFound, Superseded
 from gatewayd.storage import history
 from gatewayd.storage.insert import Insert
+from gatewayd.storage.rows import new_command
 
 #: What the end of a log that was imported is called: its last events may be gone.
 END_POSITION = "log_end_position"
@@ -221,12 +222,7 @@ class Journal:
     def _insert_command(self, event: Event, entry: Entry) -> None:
         draft = entry.command
         assert draft is not None
-        event.command = Command(
-            stream=event.stream, seq=event.seq, device=event.device, name=event.name,
-            network=event.network, type=event.type, ts=event.ts, stamp=event.stamp,
-            updated=event.stamp, user=draft.user, parameters=draft.parameters,
-            lifetime=draft.lifetime, status=draft.status, result=draft.result,
-        )  # fmt: skip
+        event.command = new_command(event, draft)
         self._commands.append((
             event.stream, event.seq, event.name, event.network, event.type, event.ts, event.stamp,
             event.stamp, draft.user, draft.parameters, draft.lifetime, draft.status, draft.result,

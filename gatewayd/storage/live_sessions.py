@@ -57,14 +57,6 @@ def _sessions(rows: Iterable[tuple[Any, ...]]) -> list[StoredSession]:
     ]  # fmt: skip
 
 
-def size(change: SessionChange) -> int:
-    """Return about how many bytes it holds in memory."""
-    sets = (change.granted, change.revoked, change.subscribed, change.unsubscribed)
-    return 256 + sum(
-        128 + len(grant.device) + len(grant.selector or "") for grants in sets for grant in grants
-    )
-
-
 def change(journal: Journal, wanted: SessionChange) -> None:
     """Change one, or store it."""
     db = journal.db

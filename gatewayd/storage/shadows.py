@@ -71,12 +71,6 @@ def shadowed_until(db: sqlite3.Connection) -> int | None:
     return None if row is None else row[0]
 
 
-def size(values: Sequence[LastValue], states: Sequence[ConnectionState]) -> int:
-    """Return about how many bytes they hold in memory."""
-    held = sum(128 + len(value.key) + len(value.value or b"") for value in values)
-    return 256 + held + 128 * len(states)
-
-
 def keep(
     journal: Journal,
     values: Sequence[LastValue],

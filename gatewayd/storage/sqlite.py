@@ -38,7 +38,7 @@ from gatewayd.core.queries import (
     Replay,
     UserQuery,
 )
-from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin
+from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin, shadows_size
 from gatewayd.storage import (
     configuration,
     devices,
@@ -335,7 +335,7 @@ class SQLiteStore:
         until: int,
         limit: int,
     ) -> Deferred[None]:
-        size = shadows.size(values, states)
+        size = shadows_size(values, states)
         return self._writer.submit(shadows.keep, values, states, until, limit, size=size)
 
     def shadowed_until(self) -> Deferred[int | None]:
@@ -356,8 +356,7 @@ class SQLiteStore:
         return self._read(live_sessions.get, session_id)
 
     def change_session(self, change: SessionChange) -> Deferred[None]:
-        size = live_sessions.size(change)
-        return self._writer.submit(live_sessions.change, change, size=size)
+        return self._writer.submit(live_sessions.change, change, size=change.size)
 
     def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
         return self._write(live_sessions.drop, ids)

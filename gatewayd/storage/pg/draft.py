@@ -20,6 +20,7 @@ from gatewayd.core.model import (
 )
 from gatewayd.core.shadow import StoredTwin
 from gatewayd.errors import Conflict, NotFound, Superseded
+from gatewayd.storage.rows import new_command
 
 
 @attrs.define(eq=False)
@@ -165,12 +166,7 @@ class Draft:
     def _insert_command(self, event: Event, entry: Entry) -> None:
         draft = entry.command
         assert draft is not None
-        event.command = Command(
-            stream=event.stream, seq=event.seq, device=event.device, name=event.name,
-            network=event.network, type=event.type, ts=event.ts, stamp=event.stamp,
-            updated=event.stamp, user=draft.user, parameters=draft.parameters,
-            lifetime=draft.lifetime, status=draft.status, result=draft.result,
-        )  # fmt: skip
+        event.command = new_command(event, draft)
         self.commands[event.stream, event.seq] = event.command
         self.inserted.append(event.command)
 

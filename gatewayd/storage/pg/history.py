@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
-
-import msgspec
 
 from gatewayd.core.model import Command, Delivery, Device, Event, Kind
 from gatewayd.core.queries import Filter, Listing, Page, Pending, Replay
 from gatewayd.storage.pg.partitions import DAY
 from gatewayd.storage.pg.tx import Tx
+from gatewayd.storage.rows import EVENT, read_command, read_event, read_page
 
-_EVENT = (
-    "e.position, e.stream, e.seq, e.ts, e.stamp, e.kind, e.name, e.body, e.network, e.type, e.ref"
-)
 _COMMAND = (
     "c.stream, c.seq, c.name, c.network, c.type, c.ts, c.stamp, c.updated, c.user_id, "
     "c.parameters, c.lifetime, c.status, c.result, c.changed"
 )
-_COLUMNS = len(_EVENT.split(","))
 _TABLES = (
     "event e JOIN device d ON d.uid = e.stream "
     "LEFT JOIN command c ON c.stream = e.stream AND c.seq = e.ref AND e.kind IN (2, 3)"
 )
-_JOIN = f"SELECT {_EVENT}, d.id, {_COMMAND} FROM {_TABLES}"
-
-
-class _Snapshot(msgspec.Struct):
-    """The body of a COMMAND_UPDATE event: the command's answer as it was then."""
-
-    status: str | None
-    result: msgspec.Raw
-
-
-def _command(row: Sequence[Any], device: str) -> Command:
-    return Command(
-        stream=row[0], seq=row[1], device=device, name=row[2], network=row[3], type=row[4],
-        ts=row[5], stamp=row[6], updated=row[7], user=row[8], parameters=row[9], lifetime=row[10],
-        status=row[11], result=row[12], changed=row[13],
-    )  # fmt: skip
-
-
-def _event(row: Sequence[Any]) -> Event:
-    """Build an event from a row of ``_JOIN``, for updates with the command as it was then."""
-    kind = Kind(row[5])
-    command = None
-    if row[_COLUMNS + 1] is not None:
-        command = _command(row[_COLUMNS + 1 :], row[_COLUMNS])
-        if kind is Kind.COMMAND_UPDATE:
-            then = msgspec.json.decode(row[7], type=_Snapshot)
-            result = bytes(then.result)
-            command = msgspec.structs.replace(
-                command,
-                status=then.status,
-                result=None if result == b"null" else result,
-                updated=row[3],
-            )
-    return Event(
-        position=row[0], stream=row[1], seq=row[2], ts=row[3], stamp=row[4], kind=kind,
-        name=row[6], body=row[7], network=row[8], type=row[9], device=row[_COLUMNS],
-        command=command,
-    )  # fmt: skip
+_JOIN = f"SELECT {EVENT}, d.id, {_COMMAND} FROM {_TABLES}"
 
 
 def _conditions(wanted: Filter) -> tuple[list[str], list[Any]]:
@@ -104,23 +61,11 @@ async def read(tx: Tx, replay: Replay) -> Page:
         f"{_JOIN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s",
         *values, replay.now, replay.limit,
     )  # fmt: skip
-    events, cut = _page(rows, replay.bytes)
+    events, cut = read_page(rows, replay.bytes)
     if events:
         cursor = events[-1].position if replay.filter.stream is None else events[-1].seq
     complete = len(events) < replay.limit and not cut
     return Page(events=events, cursor=cursor, complete=complete, until=until)
-
-
-def _page(rows: Iterable[Sequence[Any]], most: int) -> tuple[list[Event], bool]:
-    """Return the events of rows until they hold more than ``most`` bytes, and whether they did."""
-    events: list[Event] = []
-    size = 0
-    for row in rows:
-        events.append(_event(row))
-        size += events[-1].size
-        if size > most:
-            return events, True
-    return events, False
 
 
 async def _start(tx: Tx, replay: Replay) -> int:
@@ -159,7 +104,7 @@ _GAP = f"""
             count(*) OVER () AS rows
         FROM page
     )
-    SELECT {_EVENT}, d.id, {_COMMAND}, coalesce(a.epoch, s.epoch, 0), sized.rows FROM {_TABLES}
+    SELECT {EVENT}, d.id, {_COMMAND}, coalesce(a.epoch, s.epoch, 0), sized.rows FROM {_TABLES}
     JOIN sized ON sized.position = e.position
     LEFT JOIN stream s ON s.uid = e.stream
     LEFT JOIN attachment a
@@ -175,7 +120,7 @@ async def between(tx: Tx, after: int, until: int) -> tuple[list[Event], int]:
     rows = await tx.rows(_GAP, after, until, _GAP_EVENTS, after, until, _GAP_BYTES)
     events = []
     for row in rows:
-        event = _event(row)
+        event = read_event(row)
         event.epoch = row[-2]
         events.append(event)
     complete = not rows or len(rows) == rows[0][-1] < _GAP_EVENTS
@@ -185,12 +130,12 @@ async def between(tx: Tx, after: int, until: int) -> tuple[list[Event], int]:
 async def keyed(tx: Tx, keys: list[str]) -> dict[str, Event]:
     """Return the events that were recorded under idempotency keys and are still there."""
     rows = await tx.rows(
-        f"SELECT i.key, {_EVENT}, d.id, {_COMMAND} FROM idempotency i "
+        f"SELECT i.key, {EVENT}, d.id, {_COMMAND} FROM idempotency i "
         f"JOIN ({_TABLES}) ON e.stream = i.stream AND e.seq = i.seq "
         "WHERE i.key = ANY(%s::text[])",
         keys,
     )
-    return {row[0]: _event(row[1:]) for row in rows}
+    return {row[0]: read_event(row[1:]) for row in rows}
 
 
 async def horizon(tx: Tx) -> int:
@@ -204,7 +149,7 @@ async def notification(tx: Tx, device: Device, seq: int) -> Event | None:
     rows = await tx.rows(
         f"{_JOIN} WHERE e.stream = %s AND e.seq = %s AND e.kind = 1", device.uid, seq
     )
-    return _event(rows[0]) if rows else None
+    return read_event(rows[0]) if rows else None
 
 
 _SORT = {"timestamp": "stamp", "name": "name", "status": "status"}
@@ -241,7 +186,9 @@ async def notifications(tx: Tx, listing: Listing) -> list[Event]:
     if listing.start is not None:
         # No message shows a time after that at which it was taken: older partitions are left out.
         rest, values = f"e.ts >= %s AND {rest}", [listing.start, *values]
-    return [_event(row) for row in await tx.rows(f"{_JOIN} WHERE e.kind = 1 AND {rest}", *values)]
+    return [
+        read_event(row) for row in await tx.rows(f"{_JOIN} WHERE e.kind = 1 AND {rest}", *values)
+    ]
 
 
 async def command(tx: Tx, device: Device, seq: int) -> Command | None:
@@ -251,7 +198,7 @@ async def command(tx: Tx, device: Device, seq: int) -> Command | None:
         "WHERE c.stream = %s AND c.seq = %s",
         device.uid, seq,
     )  # fmt: skip
-    return _command(rows[0], device.id) if rows else None
+    return read_command(rows[0], device.id) if rows else None
 
 
 async def commands(tx: Tx, listing: Listing) -> list[Command]:
@@ -261,7 +208,7 @@ async def commands(tx: Tx, listing: Listing) -> list[Command]:
         f"SELECT d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream WHERE {rest}",
         *values,
     )
-    return [_command(row[1:], row[0]) for row in rows]
+    return [read_command(row[1:], row[0]) for row in rows]
 
 
 async def to_update(tx: Tx, keys: list[tuple[int, int]]) -> dict[tuple[int, int], Command]:
@@ -272,7 +219,7 @@ async def to_update(tx: Tx, keys: list[tuple[int, int]]) -> dict[tuple[int, int]
         "ORDER BY c.stream, c.seq FOR UPDATE",
         [stream for stream, _ in keys], [seq for _, seq in keys],
     )  # fmt: skip
-    return {(row[0], row[1]): _command(row, "") for row in rows}
+    return {(row[0], row[1]): read_command(row, "") for row in rows}
 
 
 async def pending(tx: Tx, query: Pending) -> list[Event]:
@@ -297,9 +244,9 @@ async def pending(tx: Tx, query: Pending) -> list[Event]:
         where.append("c.name = ANY(%s::text[])")
         values.append([*query.names])
     rows = await tx.rows(
-        f"SELECT {_EVENT}, d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
+        f"SELECT {EVENT}, d.id, {_COMMAND} FROM command c JOIN device d ON d.uid = c.stream "
         "JOIN event e ON e.stream = c.stream AND e.seq = c.seq "
         f"WHERE {' AND '.join(where)} ORDER BY c.seq LIMIT %s",
         *values, query.limit,
     )  # fmt: skip
-    return _page(rows, query.bytes)[0]
+    return read_page(rows, query.bytes)[0]

@@ -48,14 +48,6 @@ def _sessions(rows: list[tuple[Any, ...]]) -> list[StoredSession]:
     ]  # fmt: skip
 
 
-def size(change: SessionChange) -> int:
-    """Return about how many bytes it holds in memory."""
-    sets = (change.granted, change.revoked, change.subscribed, change.unsubscribed)
-    return 256 + sum(
-        128 + len(grant.device) + len(grant.selector or "") for grants in sets for grant in grants
-    )
-
-
 async def change(tx: Tx, wanted: SessionChange) -> None:
     """Change one, or store it."""
     await tx.run(

@@ -16,8 +16,8 @@ DAY = 86_400_000
 AHEAD = 2
 
 _NAME = "event_%Y%m%d"
-# Any number, as long as nobody else locks it in the same database.
-_LOCK = 0x6761_7465_7761_7965
+# Any number, as long as nobody locks it for anything else in the same database.
+_LOCK = 0x6761_7465_7761_7966
 
 
 async def now(tx: Tx) -> int:

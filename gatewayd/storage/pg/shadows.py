@@ -84,12 +84,6 @@ async def shadowed_until(tx: Tx) -> int | None:
     return rows[0][0] if rows else None
 
 
-def size(values: Sequence[LastValue], states: Sequence[ConnectionState]) -> int:
-    """Return about how many bytes they hold in memory."""
-    held = sum(128 + len(value.key) + len(value.value or b"") for value in values)
-    return 256 + held + 128 * len(states)
-
-
 async def keep(
     tx: Tx,
     values: Sequence[LastValue],

@@ -38,7 +38,7 @@ from gatewayd.core.queries import (
     Replay,
     UserQuery,
 )
-from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin
+from gatewayd.core.shadow import ConnectionState, LastValue, StoredTwin, shadows_size
 from gatewayd.storage.pg import (
     devices,
     groups,
@@ -409,7 +409,7 @@ class PostgresStore:
         until: int,
         limit: int,
     ) -> Deferred[None]:
-        size = shadows.size(values, states)
+        size = shadows_size(values, states)
         return self._hub.submit(shadows.keep, values, states, until, limit, size=size)
 
     def shadowed_until(self) -> Deferred[int | None]:
@@ -430,7 +430,7 @@ class PostgresStore:
         return self._readers.submit(live_sessions.get, session_id)
 
     def change_session(self, change: SessionChange) -> Deferred[None]:
-        size = live_sessions.size(change)
+        size = change.size
         return self._hub.submit(self._recorder.change, live_sessions.change, change, size=size)
 
     def drop_sessions(self, ids: Sequence[str]) -> Deferred[None]:
